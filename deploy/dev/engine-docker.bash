@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# Brokers as containers of the public image. Sourced by deploy/dev/kafka, whose names it uses.
+# The public image takes every broker property as an environment variable KAFKA_..., and formats its storage itself.
+
+container() {
+  echo "residua-dev-${CLUSTER_ID//[^A-Za-z0-9]/x}-$1"
+}
+
+network() {
+  container net
+}
+
+need_image() {
+  IMAGE=apache/kafka:$(kafka_version)
+  docker image inspect "$IMAGE" >/dev/null 2>&1 || docker pull "$IMAGE" >&2 || impossible "Docker cannot pull $IMAGE"
+}
+
+controller_docker() {
+  echo "$(container "$1"):9093"
+}
+
+# Brokers reach each other by container name, clients on the published port of loopback: two listeners.
+listeners_docker() {
+  cat <<LISTENERS
+listeners=CLIENT://:9092,CONTROLLER://:9093,PLAINTEXT://:9094
+advertised.listeners=CLIENT://127.0.0.1:$(<"$DIR/broker-$1/port"),PLAINTEXT://$(container "$1"):9094
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs=/tmp/kafka-data
+LISTENERS
+}
+
+create_containers() {
+  local n name value
+  docker network create "$(network)" >/dev/null
+  for n in $(seq "$BROKERS"); do
+    while IFS='=' read -r name value; do
+      name=${name^^}
+      echo "KAFKA_${name//./_}=$value"
+    done <"$DIR/broker-$n/server.properties" >"$DIR/broker-$n/environment"
+    echo "KAFKA_HEAP_OPTS=-Xmx384m" >>"$DIR/broker-$n/environment"
+    echo "CLUSTER_ID=$CLUSTER_ID" >>"$DIR/broker-$n/environment"
+    docker create --name "$(container "$n")" --hostname "$(container "$n")" --network "$(network)" \
+      --publish "127.0.0.1:$(<"$DIR/broker-$n/port"):9092" --env-file "$DIR/broker-$n/environment" "$IMAGE" >/dev/null
+  done
+}
+
+launch_docker() {
+  docker start "$(container "$1")" >>"$DIR/broker-$1/log" 2>&1 || true # what went wrong is said when it does not answer
+}
+
+alive_docker() {
+  [[ $(docker inspect --format '{{.State.Running}}' "$(container "$1")" 2>/dev/null) == true ]]
+}
+
+signal_docker() {
+  docker kill --signal "$1" "$(container "$2")" >/dev/null 2>&1 || true
+}
+
+remove_containers() {
+  local n
+  for n in $(seq "$BROKERS"); do docker rm --force --volumes "$(container "$n")" >/dev/null 2>&1 || true; done
+  docker network rm "$(network)" >/dev/null 2>&1 || true
+}
