@@ -215,13 +215,6 @@ fn a_program_does_not_outlive_its_handle() {
 }
 
 #[test]
-fn residua_is_started_with_its_configuration() {
-    // Whatever it does with it: it is the right program, and it ends.
-    let finished = support::residua(&["check"], "[kafka]\n").wait(PATIENCE);
-    assert!(finished.status.code().is_some(), "{finished:?}");
-}
-
-#[test]
 fn a_page_is_fetched() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let addr = listener.local_addr().expect("an address").to_string();

@@ -128,7 +128,8 @@ fn a_machine_without_java_and_docker_is_told_so() {
         .arg("start")
         .arg("--dir")
         .arg(folder.path().join("cluster"))
-        .env("PATH", &bin);
+        .env("PATH", &bin)
+        .env_remove("DEV_KAFKA_ENGINE");
     let output = start.output().expect("run the script");
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");

@@ -1,5 +1,7 @@
 # shellcheck shell=bash
 # Brokers as containers of the public image. Sourced by deploy/dev/kafka, whose names it uses.
+# Written from the documentation of the image, and not yet tried against a daemon.
+#
 # The public image takes every broker property as an environment variable KAFKA_..., and formats its storage itself.
 
 container() {
@@ -10,9 +12,16 @@ network() {
   container net
 }
 
-need_image() {
-  IMAGE=apache/kafka:$(kafka_version)
-  docker image inspect "$IMAGE" >/dev/null 2>&1 || docker pull "$IMAGE" >&2 || impossible "Docker cannot pull $IMAGE"
+docker_answers() {
+  timeout 10 docker info >/dev/null 2>&1
+}
+
+image() {
+  echo "apache/kafka:$(kafka_version)"
+}
+
+have_image() {
+  docker image inspect "$(image)" >/dev/null 2>&1 || docker pull "$(image)" >&2
 }
 
 controller_docker() {
@@ -41,7 +50,7 @@ create_containers() {
     echo "KAFKA_HEAP_OPTS=-Xmx384m" >>"$DIR/broker-$n/environment"
     echo "CLUSTER_ID=$CLUSTER_ID" >>"$DIR/broker-$n/environment"
     docker create --name "$(container "$n")" --hostname "$(container "$n")" --network "$(network)" \
-      --publish "127.0.0.1:$(<"$DIR/broker-$n/port"):9092" --env-file "$DIR/broker-$n/environment" "$IMAGE" >/dev/null
+      --publish "127.0.0.1:$(<"$DIR/broker-$n/port"):9092" --env-file "$DIR/broker-$n/environment" "$(image)" >/dev/null
   done
 }
 

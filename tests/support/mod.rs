@@ -127,7 +127,8 @@ fn started(mut start: Command) -> Result<Broker, String> {
     let output = start.output().expect("run deploy/dev/kafka");
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(IMPOSSIBLE_HERE) {
-        return Err(said.lines().last().unwrap_or("no reason given").to_owned());
+        let why = said.lines().last().unwrap_or("no reason given");
+        return Err(why.trim_start_matches("kafka: ").to_owned());
     }
     assert!(output.status.success(), "cannot start Kafka:\n{said}");
     Ok(Broker {
@@ -142,8 +143,11 @@ fn skip(why: &str) {
         std::env::var("RESIDUA_REQUIRE_KAFKA").as_deref() != Ok("1"),
         "{test} needs Kafka: {why}"
     );
-    // Not `eprintln!`: the test harness would hide it when the test passes.
-    writeln!(io::stderr(), "SKIPPED (no Kafka): {test}: {why}").expect("write to stderr");
+    // Not `eprintln!`: the test harness would hide it when the test passes. One write: lines must not mix.
+    let line = format!("SKIPPED (no Kafka): {test}: {why}\n");
+    io::stderr()
+        .write_all(line.as_bytes())
+        .expect("write to stderr");
 }
 
 /// The process id of the `cargo` that started this test program, if one did.
