@@ -1,0 +1,318 @@
+//! Training records, collected and made a table.
+
+use std::collections::HashMap;
+
+use super::decode::{self, Decoder};
+use super::scan::{Entry, Fields, Use};
+use super::{Features, InputSettings, Missing, Position, RawRecord, Refusal, Schema, SchemaError};
+
+pub(super) use super::scan::MAX_FIELDS;
+
+/// Values to learn from, in log order: by partition, then offset.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    pub schema: Schema,
+    /// One row of `schema.len()` values per record; NaN = absent or null.
+    pub values: Vec<f64>,
+    /// By row: the index of its series, numbered from 0 in the order in which they come in the log.
+    pub series: Vec<u32>,
+}
+
+/// Collects training records, in whichever order partitions are read. Of each it keeps 32 bytes and 16 per
+/// value.
+///
+/// With `features = "auto"` a record is refused only for what does not depend on the choice of features, which is not known
+/// yet. [`History::finish`] then drops the records that the resulting [`Decoder`] would refuse; `accepted() - rows()` is
+/// their number.
+#[derive(Debug)]
+pub struct History {
+    /// Of the listed features, or of none with "auto".
+    decoder: Decoder,
+    missing: Missing,
+    fields: Learned,
+    records: Vec<Kept>,
+    entries: Vec<Entry>,
+    series: HashMap<String, u32>,
+    /// Reused row of the decoder.
+    row: Vec<f64>,
+}
+
+#[derive(Debug)]
+enum Learned {
+    Listed(Schema),
+    Auto(Fields),
+}
+
+#[derive(Debug)]
+struct Kept {
+    position: Position,
+    series: u32,
+    entries_end: usize,
+}
+
+impl Table {
+    pub fn rows(&self) -> usize {
+        self.series.len()
+    }
+
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, index: usize) -> &[f64] {
+        let width = self.schema.len();
+        &self.values[index * width..(index + 1) * width]
+    }
+}
+
+impl History {
+    pub fn new(settings: &InputSettings) -> Result<History, SchemaError> {
+        let (decoder, fields, width) = match &settings.features {
+            Features::List(paths) => {
+                let schema = Schema::new(paths.clone())?;
+                let width = schema.len();
+                (Decoder::new(settings, &schema)?, Learned::Listed(schema), width)
+            }
+            Features::Auto => {
+                let excluded = settings.series_field.iter().chain(&settings.timestamp_field).cloned().collect();
+                (Decoder::without_features(settings)?, Learned::Auto(Fields::new(excluded)), 0)
+            }
+        };
+        Ok(History {
+            decoder,
+            missing: settings.missing,
+            fields,
+            records: vec![],
+            entries: vec![],
+            series: HashMap::new(),
+            row: vec![f64::NAN; width],
+        })
+    }
+
+    pub fn push(&mut self, raw: &RawRecord<'_>) -> Result<(), Refusal> {
+        let series = self.decoder.decode(raw, &mut self.row)?.series;
+        match &mut self.fields {
+            Learned::Listed(_) => {
+                // A schema has at most MAX_FEATURES fields.
+                let present = self.row.iter().enumerate().filter(|(_, value)| !value.is_nan());
+                self.entries.extend(present.map(|(index, &value)| Entry::Number(index as u32, value)));
+            }
+            Learned::Auto(fields) => fields.scan(self.records.len() + 1, decode::text_of(raw)?, &mut self.entries),
+        }
+        let known = self.series.get(&*series).copied();
+        let series = known.unwrap_or_else(|| {
+            let index = self.series.len() as u32;
+            self.series.insert(series.into_owned(), index);
+            index
+        });
+        self.records.push(Kept { position: raw.position, series, entries_end: self.entries.len() });
+        Ok(())
+    }
+
+    /// Number of records kept so far.
+    pub fn accepted(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The table; its schema is the listed one, or what [`InputSettings::features`] "auto" chooses.
+    pub fn finish(self) -> Result<Table, SchemaError> {
+        let (schema, uses) = match self.fields {
+            _ if self.records.is_empty() => return Err(SchemaError::NoRecords),
+            Learned::Listed(schema) => {
+                let uses = (0..schema.len()).map(Use::Feature).collect();
+                (schema, uses)
+            }
+            Learned::Auto(fields) => fields.choose(self.records.len())?,
+        };
+        let mut order: Vec<usize> = (0..self.records.len()).collect();
+        order.sort_by_key(|&record| self.records[record].position);
+
+        let width = schema.len();
+        let mut table = Table { schema, values: vec![], series: vec![] };
+        let mut renumbered: HashMap<u32, u32> = HashMap::new();
+        let mut row = vec![f64::NAN; width];
+        for record in order {
+            let start = record.checked_sub(1).map_or(0, |before| self.records[before].entries_end);
+            let kept = &self.records[record];
+            if !fill(&mut row, &self.entries[start..kept.entries_end], &uses, self.missing) {
+                continue;
+            }
+            table.values.extend_from_slice(&row);
+            let next = renumbered.len() as u32;
+            table.series.push(*renumbered.entry(kept.series).or_insert(next));
+        }
+        if table.series.is_empty() {
+            return Err(SchemaError::NoRecords);
+        }
+        Ok(table)
+    }
+}
+
+/// Writes the values of one record into `row`. False if a decoder of these features would refuse the record.
+fn fill(row: &mut [f64], entries: &[Entry], uses: &[Use], missing: Missing) -> bool {
+    row.fill(f64::NAN);
+    for entry in entries {
+        let (Entry::Number(field, _) | Entry::Object(field) | Entry::Spoilt(field)) = *entry;
+        match (uses[field as usize], *entry) {
+            (Use::None, _) | (Use::Above, Entry::Object(_)) => {}
+            (Use::Feature(index), Entry::Number(_, value)) => row[index] = value,
+            (Use::Feature(_), Entry::Object(_) | Entry::Spoilt(_)) => return false,
+            (Use::Above, Entry::Number(..) | Entry::Spoilt(_)) => return false,
+        }
+    }
+    match missing {
+        Missing::Impute => row.iter().any(|v| !v.is_nan()),
+        Missing::Reject => row.iter().all(|v| !v.is_nan()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Offset, PartitionId};
+
+    fn settings(json: &str) -> InputSettings {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn push(history: &mut History, at: (i32, i64), key: &str, value: &str) -> Result<(), Refusal> {
+        history.push(&RawRecord {
+            position: Position { partition: PartitionId(at.0), offset: Offset(at.1) },
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            timestamp_ms: Some(0),
+            traceparent: None,
+        })
+    }
+
+    /// The table of these values, one record each.
+    fn table(settings_json: &str, values: &[&str]) -> Result<Table, SchemaError> {
+        let mut history = History::new(&settings(settings_json)).unwrap();
+        for (offset, value) in values.iter().enumerate() {
+            push(&mut history, (0, offset as i64), "p", value).unwrap();
+        }
+        assert_eq!(history.accepted(), values.len());
+        history.finish()
+    }
+
+    fn shown(table: &Table) -> String {
+        let value = |v: &f64| if v.is_nan() { "-".to_owned() } else { v.to_string() };
+        let row = |row| table.row(row).iter().map(value).collect::<Vec<_>>().join(" ");
+        let rows = (0..table.rows()).map(row).collect::<Vec<_>>().join(" | ");
+        format!("{}: {rows}", table.schema.names().collect::<Vec<_>>().join(" "))
+    }
+
+    #[track_caller]
+    fn check(settings_json: &str, values: &[&str], expect: &str) {
+        let result = table(settings_json, values);
+        assert_eq!(result.map_or_else(|e| format!("error: {e}"), |table| shown(&table)), expect);
+    }
+
+    #[test]
+    fn rows_are_in_log_order_whatever_order_they_come_in() {
+        let values = [((1, 0), "b"), ((0, 8), "c"), ((1, 1), "a"), ((0, 7), "b"), ((0, 9), "")];
+        for features in ["\"auto\"", r#"["x"]"#] {
+            let settings = settings(&format!(r#"{{"features":{features}}}"#));
+            for turn in 0..values.len() {
+                let mut turned = values;
+                turned.rotate_left(turn);
+                let mut history = History::new(&settings).unwrap();
+                for ((partition, offset), key) in turned {
+                    let value = format!(r#"{{"x":{}}}"#, 100 * partition + offset as i32);
+                    push(&mut history, (partition, offset), key, &value).unwrap();
+                }
+                let table = history.finish().unwrap();
+                assert_eq!(shown(&table), "x: 7 | 8 | 9 | 100 | 101");
+                assert_eq!(table.series, [0, 1, 2, 0, 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn auto_takes_numeric_fields_in_lexical_order() {
+        check("{}", &[r#"{"o":{"b":true,"a":1},"c.d":2,"s":"x","l":[1],"n":null}"#], r"c\.d o.a o.b: 2 1 1");
+        check("{}", &[r#"{"x":1,"":2,"a\nb":3}"#], "x: 1");
+        check(
+            r#"{"series_field":"o.id","timestamp_field":"t","timestamp_format":"s"}"#,
+            &[r#"{"o":{"id":1,"a":2},"t":3}"#],
+            "o.a: 2",
+        );
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(65), "}".repeat(65));
+        check("{}", &[&format!(r#"{{"x":1,"deep":{deep}}}"#)], "x: 1");
+        let deep = format!(r#"{}1{},"x":1}}"#, r#"{"a":"#.repeat(64), "}".repeat(63));
+        check("{}", &[&deep], &format!("{} x: 1 1", ["a"; 64].join(".")));
+    }
+
+    #[test]
+    fn auto_takes_what_is_numeric_often_enough() {
+        // In half of the records, then in less than half.
+        check("{}", &[r#"{"a":1,"b":1}"#, r#"{"b":2}"#], "a b: 1 1 | - 2");
+        check("{}", &[r#"{"a":1,"b":1}"#, r#"{"b":2}"#, r#"{"a":null,"b":3}"#], "b: 1 | 2 | 3");
+        // In 90 % of the records that have it; the tenth does not decode then. In less.
+        let mut values = vec![r#"{"a":1}"#; 9];
+        values.push(r#"{"a":"off"}"#);
+        check("{}", &values, &format!("a: {}", ["1"; 9].join(" | ")));
+        values.push(r#"{"b":1,"a":[]}"#);
+        check(
+            "{}",
+            &values,
+            "error: find a number or boolean in at least half of 11 records, found no such field; list input.features",
+        );
+        values.truncate(9);
+        values.extend([r#"{"a":null}"#, "{}"]);
+        check("{}", &values, &format!("a: {}", ["1"; 9].join(" | ")));
+    }
+
+    #[test]
+    fn records_that_the_decoder_would_refuse_are_dropped() {
+        let spoilt = [
+            r#"{"a":1e400}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"o":5}"#,
+            r#"{"a":1,"o":"x"}"#,
+            r#"{"a":1,"o":{},"o":{}}"#,
+            r#"{"a":1,"o":{"\ud800":1}}"#,
+            r#"{"a":1,"o":{"b":{}}}"#,
+            r#"{"x":1}"#,
+        ];
+        for value in spoilt {
+            let good = r#"{"a":1,"o":{"b":2}}"#;
+            let mut values = vec![good; 20];
+            values.insert(5, value);
+            assert_eq!(shown(&table("{}", &values).unwrap()), format!("a o.b: {}", ["1 2"; 20].join(" | ")), "{value}");
+        }
+        let fine = [r#"{"a":1,"o":null}"#, r#"{"a":1,"x":1e400,"x":"\ud800","y":{"z":1,"z":2}}"#];
+        let good = r#"{"a":1,"o":{"b":2}}"#;
+        check("{}", &[fine[0], good, good, fine[1]], "a o.b: 1 - | 1 2 | 1 2 | 1 -");
+        check(r#"{"missing":"reject"}"#, &[fine[0], good, good, fine[1]], "a o.b: 1 2 | 1 2");
+    }
+
+    #[test]
+    fn a_history_without_rows_is_an_error() {
+        check("{}", &[], "error: learn from at least one record, found none that decodes");
+        check(r#"{"features":["a"]}"#, &[], "error: learn from at least one record, found none that decodes");
+        let all_broken = [r#"{"a":1}"#, r#"{"b":2}"#];
+        check(r#"{"missing":"reject"}"#, &all_broken, "error: learn from at least one record, found none that decodes");
+        assert!(History::new(&settings(r#"{"features":["a","a"]}"#)).is_err());
+        assert!(History::new(&settings(r#"{"features":["a.b"],"series_field":"a"}"#)).is_err());
+    }
+
+    /// A record with fields `prefix``0` to `prefix``count`.
+    fn wide(prefix: &str, count: usize) -> String {
+        let fields: Vec<String> = (0..count).map(|i| format!("\"{prefix}{i}\":1")).collect();
+        format!("{{{}}}", fields.join(","))
+    }
+
+    #[test]
+    fn the_number_of_fields_is_bounded() {
+        assert_eq!(table("{}", &[&wide("f", 4096)]).unwrap().schema.len(), 4096);
+        check("{}", &[&wide("f", 4097)], "error: list at most 4096 features, found 4097");
+        let strange: Vec<String> = (0..10).map(|i| wide(&format!("{i}-"), 10_000)).collect();
+        let strange: Vec<&str> = strange.iter().map(String::as_str).collect();
+        let ordinary = [r#"{"x":1}"#; 20];
+        // Fields without end in less than half of the records harm nothing; in half of them they might hide a feature.
+        let few = table("{}", &[&ordinary[..1], &strange, &ordinary].concat()).unwrap();
+        assert_eq!(few.schema.names().collect::<Vec<_>>(), ["x"]);
+        let too_many =
+            "error: find the common fields of 30 records, found more than 65536 different ones; list input.features";
+        check("{}", &[&strange[..], &ordinary].concat(), too_many);
+    }
+}

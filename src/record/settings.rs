@@ -1,0 +1,168 @@
+//! Table `[input]` of the configuration: what a record looks like.
+
+use std::fmt;
+
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::FieldPath;
+
+/// What of a record is read, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InputSettings {
+    pub features: Features,
+    /// The field that tells whose record it is; without one (`""` in the configuration) the message key does.
+    #[serde(with = "optional_path")]
+    pub series_field: Option<FieldPath>,
+    /// The field with the event time; without one (`""` in the configuration) it is Kafka's timestamp.
+    #[serde(with = "optional_path")]
+    pub timestamp_field: Option<FieldPath>,
+    pub timestamp_format: TimestampFormat,
+    pub missing: Missing,
+}
+
+/// Which fields a model is learned from: `"auto"` or a list of paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Features {
+    /// The numeric fields of the training records.
+    #[default]
+    Auto,
+    List(Vec<FieldPath>),
+}
+
+/// How `timestamp_field` is written: RFC 3339, or seconds, milliseconds, microseconds or nanoseconds since 1970 (UTC).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimestampFormat {
+    #[default]
+    #[serde(rename = "rfc3339")]
+    Rfc3339,
+    #[serde(rename = "s")]
+    Seconds,
+    #[serde(rename = "ms")]
+    Milliseconds,
+    #[serde(rename = "us")]
+    Microseconds,
+    #[serde(rename = "ns")]
+    Nanoseconds,
+}
+
+/// What happens to a record in which a feature is absent or null.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// The value is filled in and marked; it does not count towards the score.
+    #[default]
+    Impute,
+    /// The record is refused.
+    Reject,
+}
+
+impl Serialize for Features {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Features::Auto => serializer.serialize_str("auto"),
+            Features::List(paths) => paths.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Features {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Features, D::Error> {
+        struct FeaturesVisitor;
+
+        impl<'de> Visitor<'de> for FeaturesVisitor {
+            type Value = Features;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"auto\" or a list of field paths")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Features, E> {
+                match text {
+                    "auto" => Ok(Features::Auto),
+                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Features, A::Error> {
+                let mut paths = vec![];
+                while let Some(path) = list.next_element()? {
+                    paths.push(path);
+                }
+                Ok(Features::List(paths))
+            }
+        }
+
+        deserializer.deserialize_any(FeaturesVisitor)
+    }
+}
+
+/// TOML has no null: the empty text stands for none.
+mod optional_path {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(path: &Option<FieldPath>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(path.as_ref().map_or("", FieldPath::as_str))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FieldPath>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(json: &str, expect: InputSettings) {
+        let settings: InputSettings = serde_json::from_str(json).unwrap();
+        assert_eq!(settings, expect);
+        let again = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<InputSettings>(&again).unwrap(), expect);
+    }
+
+    #[test]
+    fn settings_read_with_defaults_and_survive_a_round_trip() {
+        let path = |text: &str| text.parse::<FieldPath>().unwrap();
+        check("{}", InputSettings::default());
+        check(
+            r#"{"features":"auto","series_field":"","timestamp_field":"","timestamp_format":"rfc3339","missing":"impute"}"#,
+            InputSettings::default(),
+        );
+        check(
+            r#"{"features":["a","b.c"],"series_field":"id","timestamp_field":"t.at","timestamp_format":"us","missing":"reject"}"#,
+            InputSettings {
+                features: Features::List(vec![path("a"), path("b.c")]),
+                series_field: Some(path("id")),
+                timestamp_field: Some(path("t.at")),
+                timestamp_format: TimestampFormat::Microseconds,
+                missing: Missing::Reject,
+            },
+        );
+    }
+
+    #[track_caller]
+    fn check_refused(json: &str, message: &str) {
+        let error = serde_json::from_str::<InputSettings>(json).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
+
+    #[test]
+    fn wrong_settings_are_refused_with_what_was_expected() {
+        check_refused(
+            r#"{"features":"atuo"}"#,
+            "invalid value: string \"atuo\", expected \"auto\" or a list of field paths",
+        );
+        check_refused(r#"{"features":["a..b"]}"#, "name every key in field path \"a..b\", found an empty one");
+        check_refused(r#"{"series_field":"a."}"#, "name every key in field path \"a.\", found an empty one");
+        check_refused(r#"{"timestamp_format":"iso"}"#, "unknown variant `iso`, expected one of");
+        check_refused(r#"{"missing":"zero"}"#, "unknown variant `zero`, expected `impute` or `reject`");
+        check_refused(r#"{"feature":[]}"#, "unknown field `feature`, expected one of");
+    }
+}
