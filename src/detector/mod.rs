@@ -1,1 +1,217 @@
-//! (being built)
+//! The detector: a model and what it remembers of each series. `observe` records in log order, `judge` them together,
+//! `explain` the ones that were flagged. Pure: what comes out depends on the records alone, not on how they were batched.
+
+mod state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{AlarmBudget, Model, TILE, Tile};
+use crate::record::Sensor;
+use state::SeriesState;
+
+/// Sensors named in one explanation; the rest share `other_share`.
+pub const SENSORS_MAX: usize = 64;
+
+/// The table `[detector]` of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DetectorSettings {
+    /// False alarms an operator accepts; the threshold follows from it and the model.
+    pub alarms: AlarmBudget,
+}
+
+/// Judgement on one record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// The series has no full window yet.
+    Warming,
+    /// `score` is finite and not negative, 1.0 is the threshold.
+    Scored { score: f64, flagged: bool },
+}
+
+/// Why a record scored as it did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation<'a> {
+    /// At most `SENSORS_MAX`, largest share first. Observed and expected are in the sensor's own unit.
+    pub sensors: Vec<Sensor<'a>>,
+    /// 1 minus the shares above: what further sensors contributed, and earlier values in the window of sensors whose
+    /// newest value is missing.
+    pub other_share: f64,
+}
+
+/// One per worker. Memory grows with the number of series, and with the largest batch.
+pub struct Detector {
+    model: Arc<Model>,
+    names: Vec<String>,
+    threshold: f64,
+    index: HashMap<String, usize>,
+    states: Vec<SeriesState>,
+    batch: Batch,
+    tile: Tile,
+    verdicts: Vec<Verdict>,
+}
+
+/// What was observed since the last judgement. Cleared, never shrunk.
+#[derive(Default)]
+struct Batch {
+    judged: bool,
+    /// State index of each record's series.
+    series: Vec<usize>,
+    /// Original values, records x features.
+    values: Vec<f64>,
+    /// Model inputs, records x inputs; NaN = missing, and all of a warming record.
+    inputs: Vec<f32>,
+    /// Records to score: without and with missing values. Apart, since gaps cost further passes.
+    whole: Vec<usize>,
+    gaps: Vec<usize>,
+    /// Distance of each record's residual; NaN while warming.
+    distances: Vec<f64>,
+}
+
+impl Detector {
+    pub fn new(model: Arc<Model>, settings: &DetectorSettings) -> Self {
+        Self {
+            names: model.schema().names().map(|name| name.to_string()).collect(),
+            threshold: model.threshold(&settings.alarms),
+            tile: model.tile(),
+            model,
+            index: HashMap::new(),
+            states: Vec::new(),
+            batch: Batch::default(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    /// Takes one record of a series into its state (in log order) and queues its model input. `values`: one per feature
+    /// of the schema, NaN = missing. Allocates for a new series, or when a batch is larger than any before.
+    pub fn observe(&mut self, series: &str, values: &[f64]) {
+        debug_assert_eq!(values.len(), self.names.len());
+        if self.batch.judged {
+            self.batch.clear();
+        }
+        let model = &self.model;
+        let at = match self.index.get(series) {
+            Some(&at) => at,
+            None => {
+                self.index.insert(series.to_owned(), self.states.len());
+                self.states.push(SeriesState::new(model));
+                self.states.len() - 1
+            }
+        };
+        let state = &mut self.states[at];
+        state.observe(model, values);
+        let batch = &mut self.batch;
+        let from = batch.inputs.len();
+        state.window(&mut batch.inputs);
+        if state.is_full() {
+            let missing = batch.inputs[from..].iter().any(|v| v.is_nan());
+            if missing { &mut batch.gaps } else { &mut batch.whole }.push(batch.series.len());
+        }
+        batch.series.push(at);
+        batch.values.extend_from_slice(values);
+        batch.distances.push(f64::NAN);
+    }
+
+    /// Forward passes over everything observed since the last call, then smoothing in order: one verdict per observed
+    /// record, in order, bit for bit the same for any batch size.
+    pub fn judge(&mut self) -> &[Verdict] {
+        if self.batch.judged {
+            self.batch.clear();
+        }
+        self.batch.judged = true;
+        let Self { model, batch, tile, .. } = self;
+        let inputs = model.layer_sizes()[0];
+        for part in batch.whole.chunks(TILE).chain(batch.gaps.chunks(TILE)) {
+            tile.clear();
+            part.iter().for_each(|&i| tile.push(&batch.inputs[i * inputs..][..inputs]));
+            model.run(tile);
+            part.iter().enumerate().for_each(|(row, &i)| batch.distances[i] = tile.distance(row));
+        }
+        self.verdicts.clear();
+        for (&at, &distance) in self.batch.series.iter().zip(&self.batch.distances) {
+            self.verdicts.push(if distance.is_nan() {
+                Verdict::Warming
+            } else {
+                let score = self.states[at].smooth(&self.model, distance) / self.threshold;
+                Verdict::Scored { score, flagged: score >= 1.0 }
+            });
+        }
+        &self.verdicts
+    }
+
+    /// Why record `index` of the last judged batch scored as it did; empty for a warming record. Valid until the next
+    /// `observe`. Costs one forward pass.
+    pub fn explain(&mut self, index: usize) -> Explanation<'_> {
+        let Self { model, batch, tile, names, .. } = self;
+        let (features, inputs) = (names.len(), model.layer_sizes()[0]);
+        if batch.distances.get(index).is_none_or(|d| d.is_nan()) {
+            return Explanation { sensors: Vec::new(), other_share: 1.0 };
+        }
+        tile.clear();
+        tile.push(&batch.inputs[index * inputs..][..inputs]);
+        model.run(tile);
+        let values = &batch.values[index * features..][..features];
+        let newest = inputs - features;
+        let mut contributions = vec![0.0; features];
+        let mut missing = tile.missing_in(0).iter().map(|at| at.1).peekable();
+        for (j, &w) in tile.whitened(0).iter().enumerate() {
+            if missing.next_if_eq(&j).is_none() {
+                contributions[j % features] += f64::from(w).powi(2);
+            }
+        }
+        let total: f64 = contributions.iter().sum();
+        let known = total > 0.0 && total.is_finite();
+        let mut sensors: Vec<Sensor<'_>> = Vec::with_capacity(features);
+        for (j, name) in names.iter().enumerate() {
+            let imputed = values[j].is_nan();
+            let rebuilt = tile.reconstruction(0)[newest + j];
+            let expected = model.scaler().unscale(j, if rebuilt.is_finite() { rebuilt } else { 0.0 });
+            let share = if known && !imputed { contributions[j] / total } else { 0.0 };
+            sensors.push(Sensor { name, observed: (!imputed).then_some(values[j]), expected, share, imputed });
+        }
+        sensors.sort_by(|a, b| b.share.total_cmp(&a.share)); // stable: equal shares stay in the schema's order
+        sensors.truncate(SENSORS_MAX);
+        let named: f64 = sensors.iter().map(|s| s.share).sum();
+        Explanation { sensors, other_share: (1.0 - named).max(0.0) }
+    }
+
+    /// Drops the state of all series and what was observed but not judged.
+    pub fn forget(&mut self) {
+        self.index.clear();
+        self.states.clear();
+        self.batch.clear();
+        self.verdicts.clear();
+    }
+
+    /// Series with state.
+    pub fn series_count(&self) -> usize {
+        self.states.len()
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Smoothed level of score 1.0.
+    pub fn threshold(&self) -> f64 {
+        self.threshold
+    }
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.judged = false;
+        self.series.clear();
+        self.values.clear();
+        self.inputs.clear();
+        self.whole.clear();
+        self.gaps.clear();
+        self.distances.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

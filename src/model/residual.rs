@@ -1,0 +1,252 @@
+//! What residuals (reconstruction minus input) look like on records the network was not trained on, and how far one
+//! residual lies from that.
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Zip, linalg::general_mat_mul};
+use smartcore::linalg::basic::arrays::Array;
+use smartcore::linalg::basic::matrix::DenseMatrix;
+use smartcore::linalg::traits::evd::EVDDecomposable;
+
+use super::FitError;
+
+/// Added to each variance, as a share of the mean variance: a sensor that is rebuilt perfectly must not decide alone.
+const VARIANCE_FLOOR: f64 = 0.01;
+/// Correlations are always shrunk by at least this much towards 0, so that no direction is divided by almost nothing.
+const SHRINK_MIN: f64 = 0.05;
+/// Wider inputs than this are only standardised: their correlations would cost more than they tell.
+pub const WHITENED_MAX: usize = 512;
+/// Standardised residuals are cut here, far beyond any that means something.
+const STANDARD_MAX: f32 = 1e9;
+/// Sweeps over the missing inputs of one record (see `Residuals::settle`).
+const SWEEPS: usize = 16;
+
+/// Mean and scale of each input's residual, and the symmetric inverse square root of their correlation
+/// (inputs x inputs; absent beyond `WHITENED_MAX`).
+///
+/// The whitened residual w = C^(-1/2) (r - mean) / scale is "ZCA-cor" of Kessy, Lewin & Strimmer (2018): of all whitened
+/// vectors the one closest to the standardised residual, entry by entry. So w_j belongs to sensor j, w_j^2 is its
+/// non-negative contribution, and the contributions sum to the Mahalanobis distance exactly (the "corr-max" partition of
+/// Garthwaite & Koch 2016).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Residuals {
+    pub mean: Array1<f32>,
+    pub scale: Array1<f32>,
+    pub whitening: Option<Array2<f32>>,
+}
+
+impl Residuals {
+    /// `residuals`: rows x inputs, at least one row, NaN where the input was missing.
+    ///
+    /// Correlations are shrunk towards 0 by the analytic optimum of Schäfer & Strimmer (2005): the fewer the rows for the
+    /// number of inputs, the more.
+    pub fn fit(residuals: ArrayView2<f32>) -> Result<Self, FitError> {
+        let (mean, variance): (Vec<f64>, Vec<f64>) = residuals.columns().into_iter().map(moments).unzip();
+        let floor = VARIANCE_FLOOR * variance.iter().sum::<f64>() / variance.len() as f64 + 1e-12;
+        let scale: Vec<f64> = variance.iter().map(|v| (v + floor).sqrt()).collect();
+        let whitening = if mean.len() > WHITENED_MAX {
+            None
+        } else {
+            let standard = Array2::from_shape_fn(residuals.raw_dim(), |(i, j)| {
+                let r = f64::from(residuals[[i, j]]);
+                if r.is_nan() { 0.0 } else { (r - mean[j]) / scale[j] }
+            });
+            Some(inverse_square_root(&shrunk_correlation(&standard))?.mapv(|v| v as f32))
+        };
+        let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
+        Ok(Self { mean: narrow(mean), scale: narrow(scale), whitening })
+    }
+
+    /// `residuals` (n x inputs) become standardised, those at `missing` (row, input; ascending) 0; `whitened`
+    /// (n x inputs) gets the whitened ones. All finite, whatever comes in.
+    pub fn whiten(
+        &self,
+        mut residuals: ArrayViewMut2<f32>,
+        missing: &[(usize, usize)],
+        mut whitened: ArrayViewMut2<f32>,
+    ) {
+        for mut row in residuals.rows_mut() {
+            Zip::from(&mut row).and(&self.mean).and(&self.scale).for_each(|r, m, s| {
+                let e = (*r - m) / s;
+                *r = if e.is_nan() { STANDARD_MAX } else { e.clamp(-STANDARD_MAX, STANDARD_MAX) };
+            });
+        }
+        for &at in missing {
+            residuals[at] = 0.0;
+        }
+        let Some(matrix) = &self.whitening else { return whitened.assign(&residuals) };
+        general_mat_mul(1.0, &residuals, matrix, 0.0, &mut whitened);
+        for gaps in missing.chunk_by(|a, b| a.0 == b.0) {
+            settle(matrix, gaps, whitened.row_mut(gaps[0].0));
+        }
+    }
+}
+
+/// Moves the missing residuals of one record to where they make the distance smallest, given the others. What is left
+/// is the Mahalanobis distance of the present inputs alone: minimising a quadratic form over some entries leaves the
+/// inverse of the other entries' own covariance. Coordinate descent on the whitened row, as a fixed number of sweeps
+/// (few are needed, since correlations are shrunk; stopping early only leaves the distance somewhat large).
+fn settle(matrix: &Array2<f32>, gaps: &[(usize, usize)], mut whitened: ArrayViewMut1<f32>) {
+    for _ in 0..SWEEPS {
+        for &(_, j) in gaps {
+            let column = matrix.row(j); // symmetric
+            let step = -column.dot(&whitened) / column.dot(&column).max(f32::MIN_POSITIVE);
+            whitened.scaled_add(step, &column);
+        }
+    }
+}
+
+/// Mean and variance of what is present; 0 and 0 where nothing is.
+fn moments(column: ArrayView1<f32>) -> (f64, f64) {
+    let present = || column.iter().filter(|v| !v.is_nan()).map(|&v| f64::from(v));
+    let n = present().count().max(1) as f64;
+    let mean = present().sum::<f64>() / n;
+    (mean, present().map(|v| (v - mean).powi(2)).sum::<f64>() / n)
+}
+
+/// Correlation of standardised columns, off-diagonal entries shrunk towards 0.
+fn shrunk_correlation(standard: &Array2<f64>) -> Array2<f64> {
+    let n = standard.nrows() as f64;
+    let mut correlation = standard.t().dot(standard) / n;
+    let squares = standard.mapv(|v| v * v);
+    // Mean square of the products whose mean the correlation is; their variance tells how sure it is.
+    let products = squares.t().dot(&squares) / n;
+    let (mut unsure, mut strength) = (0.0, 0.0);
+    for ((i, j), r) in correlation.indexed_iter().filter(|((i, j), _)| i != j) {
+        unsure += (products[[i, j]] - r * r) * n * n / (n - 1.0).max(1.0).powi(3);
+        strength += r * r;
+    }
+    let shrink = if strength > 0.0 { (unsure / strength).clamp(SHRINK_MIN, 1.0) } else { 1.0 };
+    correlation *= 1.0 - shrink;
+    correlation.diag_mut().mapv_inplace(|v| v + shrink);
+    correlation
+}
+
+/// C^(-1/2), symmetric, of a symmetric matrix whose eigenvalues are positive.
+fn inverse_square_root(correlation: &Array2<f64>) -> Result<Array2<f64>, FitError> {
+    let n = correlation.nrows();
+    let failed = |e| FitError::Numeric { what: "eigenvalues of the residuals' correlation", why: format!("{e:?}") };
+    let matrix = DenseMatrix::new(n, n, correlation.iter().copied().collect(), false).map_err(failed)?;
+    let parts = matrix.evd(true).map_err(failed)?;
+    let vectors = Array2::from_shape_fn((n, n), |at| *parts.V.get(at));
+    // Rounding may push an eigenvalue below what shrinking guarantees.
+    let roots: Array1<f64> = parts.d.iter().map(|d| 1.0 / d.max(1e-6).sqrt()).collect();
+    let root = (&vectors * &roots).dot(&vectors.t());
+    if root.iter().all(|v| v.is_finite()) {
+        // Exactly symmetric, so that rows can stand for columns.
+        Ok((&root + &root.t()) * 0.5)
+    } else {
+        Err(FitError::Numeric { what: "whitening of the residuals", why: "not finite".to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::noise;
+    use super::*;
+
+    /// Rows of correlated normal residuals with mean 1.
+    fn sample(n: usize) -> Array2<f32> {
+        let e = Array2::from_shape_vec((n, 4), noise(7, 4 * n)).unwrap();
+        let mix =
+            ndarray::array![[1.0, 0.8, 0.0, 0.3], [0.0, 0.6, 0.0, 0.2], [0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 0.8]];
+        (e.dot(&mix) + 1.0).mapv(|v| v as f32)
+    }
+
+    fn whiten(fitted: &Residuals, rows: &Array2<f32>, missing: &[(usize, usize)]) -> Array2<f32> {
+        let mut whitened = rows.clone();
+        fitted.whiten(rows.clone().view_mut(), missing, whitened.view_mut());
+        whitened
+    }
+
+    /// e' C^-1 e over some of the inputs, from the definition.
+    fn mahalanobis(fitted: &Residuals, row: ArrayView1<f32>, of: &[usize]) -> f64 {
+        let matrix = fitted.whitening.as_ref().unwrap().mapv(f64::from);
+        let precision = matrix.dot(&matrix);
+        // Covariance of the chosen inputs: invert, pick, invert (Gauss-Jordan).
+        let all = invert(&precision);
+        let some = invert(&Array2::from_shape_fn((of.len(), of.len()), |(i, j)| all[[of[i], of[j]]]));
+        let e: Array1<f64> =
+            of.iter().map(|&j| f64::from(row[j] - fitted.mean[j]) / f64::from(fitted.scale[j])).collect();
+        e.dot(&some.dot(&e))
+    }
+
+    fn invert(matrix: &Array2<f64>) -> Array2<f64> {
+        let n = matrix.nrows();
+        let (mut a, mut b) = (matrix.clone(), Array2::eye(n));
+        for k in 0..n {
+            let pivot = a[[k, k]];
+            for j in 0..n {
+                a[[k, j]] /= pivot;
+                b[[k, j]] /= pivot;
+            }
+            for i in (0..n).filter(|&i| i != k) {
+                let factor = a[[i, k]];
+                for j in 0..n {
+                    a[[i, j]] -= factor * a[[k, j]];
+                    b[[i, j]] -= factor * b[[k, j]];
+                }
+            }
+        }
+        b
+    }
+
+    #[test]
+    fn whitened_residuals_are_uncorrelated_and_of_unit_variance() {
+        let rows = sample(20_000);
+        let whitened = whiten(&Residuals::fit(rows.view()).unwrap(), &rows, &[]).mapv(f64::from);
+        let covariance = whitened.t().dot(&whitened) / 20_000.0;
+        for ((i, j), c) in covariance.indexed_iter() {
+            let expect = f64::from(u8::from(i == j));
+            assert!((c - expect).abs() < 0.15, "{i} {j}: {c}"); // shrinking and variance floor cost up to that
+        }
+    }
+
+    #[test]
+    fn contributions_sum_to_the_mahalanobis_distance() {
+        let rows = sample(500);
+        let fitted = Residuals::fit(rows.view()).unwrap();
+        let whitened = whiten(&fitted, &rows, &[]);
+        for i in 0..20 {
+            let sum: f64 = whitened.row(i).iter().map(|&w| f64::from(w).powi(2)).sum();
+            let expect = mahalanobis(&fitted, rows.row(i), &[0, 1, 2, 3]);
+            assert!((sum - expect).abs() < 1e-4 * expect.max(1.0), "{sum} {expect}");
+        }
+    }
+
+    #[test]
+    fn a_missing_input_leaves_the_distance_of_the_others() {
+        let rows = sample(500);
+        let fitted = Residuals::fit(rows.view()).unwrap();
+        for (gaps, rest) in [(vec![1], vec![0, 2, 3]), (vec![0, 3], vec![1, 2]), (vec![0, 1, 2, 3], vec![])] {
+            let missing: Vec<(usize, usize)> = gaps.iter().map(|&j| (0, j)).collect();
+            let whitened = whiten(&fitted, &rows.slice(ndarray::s![..1, ..]).to_owned(), &missing);
+            let sum: f64 = whitened.iter().map(|&w| f64::from(w).powi(2)).sum();
+            let expect = if rest.is_empty() { 0.0 } else { mahalanobis(&fitted, rows.row(0), &rest) };
+            assert!((sum - expect).abs() < 2e-2 * expect.max(1.0), "without {gaps:?}: {sum} {expect}");
+        }
+    }
+
+    #[test]
+    fn few_rows_shrink_more() {
+        let off_diagonal = |n: usize| {
+            let rows = Array2::from_shape_vec((n, 30), noise(1, 30 * n)).unwrap();
+            let correlation = shrunk_correlation(&rows);
+            correlation.indexed_iter().filter(|((i, j), _)| i != j).map(|(_, r)| r.abs()).fold(0.0, f64::max)
+        };
+        assert!(off_diagonal(10) < 0.25, "{}", off_diagonal(10));
+        assert!(off_diagonal(10_000) < 0.05);
+    }
+
+    #[test]
+    fn degenerate_residuals_give_finite_results() {
+        for rows in [
+            Array2::zeros((1, 3)),
+            Array2::zeros((50, 3)),
+            Array2::from_elem((5, 3), f32::NAN),
+            Array2::from_shape_fn((50, 3), |(i, _)| i as f32 * 1e5),
+        ] {
+            let fitted = Residuals::fit(rows.view()).unwrap();
+            let absurd = ndarray::array![[f32::MAX, f32::INFINITY, f32::NAN], [1e-30, 0.0, -f32::MAX]];
+            assert!(whiten(&fitted, &absurd, &[]).iter().all(|v| v.is_finite()));
+        }
+    }
+}

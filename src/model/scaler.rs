@@ -1,0 +1,107 @@
+//! Brings every feature to mean 0 and standard deviation 1 of the training records.
+
+use crate::record::Table;
+
+/// A feature with at most this many distinct training values is near-discrete ...
+const DISCRETE_VALUES: usize = 10;
+/// ... and its scale is at least this share of its range: a switch that hardly ever moved must not make each move an
+/// anomaly of a hundred standard deviations.
+const DISCRETE_FLOOR: f64 = 0.5;
+/// Below this share of the feature's size a standard deviation is rounding: the feature is constant.
+const CONSTANT: f64 = 1e-9;
+/// Training values beyond this count as missing: their squares would overflow, and no sensor means them.
+const TRAINING_MAX: f64 = 1e100;
+/// Scaled values are cut here: far beyond any reading, far within f32 even after squares and sums.
+pub const SCALED_MAX: f32 = 1e6;
+
+/// Mean and scale of each feature (f64, in the feature's unit), scales positive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaler {
+    pub mean: Vec<f64>,
+    pub scale: Vec<f64>,
+}
+
+impl Scaler {
+    /// Over all rows of the table; missing values are left out, a feature without any value gets mean 0 and scale 1.
+    pub fn fit(table: &Table) -> Self {
+        let (mean, scale) = (0..table.schema.len()).map(|j| moments(table, j)).unzip();
+        Self { mean, scale }
+    }
+
+    /// `values` and `out`: one value per feature. NaN (missing) stays NaN, all else is finite afterwards.
+    pub fn scale(&self, values: &[f64], out: &mut [f32]) {
+        for (((x, m), s), o) in values.iter().zip(&self.mean).zip(&self.scale).zip(out) {
+            *o = (((x - m) / s) as f32).clamp(-SCALED_MAX, SCALED_MAX);
+        }
+    }
+
+    /// A scaled value of feature `j` in its own unit again.
+    pub fn unscale(&self, j: usize, scaled: f32) -> f64 {
+        self.mean[j] + self.scale[j] * f64::from(scaled)
+    }
+}
+
+fn moments(table: &Table, j: usize) -> (f64, f64) {
+    let present = || (0..table.rows()).map(|i| table.row(i)[j]).filter(|v| v.abs() <= TRAINING_MAX);
+    let n = present().count().max(1) as f64;
+    let mean = present().sum::<f64>() / n;
+    let sd = (present().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    let mut distinct: Vec<f64> = Vec::new();
+    for v in present() {
+        (low, high) = (low.min(v), high.max(v));
+        if distinct.len() <= DISCRETE_VALUES && !distinct.contains(&v) {
+            distinct.push(v);
+        }
+    }
+    if distinct.is_empty() {
+        return (0.0, 1.0);
+    }
+    let size = low.abs().max(high.abs());
+    let floor = if distinct.len() <= DISCRETE_VALUES { DISCRETE_FLOOR * (high - low) } else { 0.0 };
+    let sd = sd.max(floor);
+    // A constant sensor has no scale of its own; its size is the only hint at its unit.
+    if sd > CONSTANT * size && sd > f64::MIN_POSITIVE { (mean, sd) } else { (mean, size.max(1.0)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::table;
+    use super::*;
+
+    #[track_caller]
+    fn check(values: &[f64], mean: f64, scale: f64) {
+        let fitted = Scaler::fit(&table(1, values.to_vec()));
+        assert!((fitted.mean[0] - mean).abs() <= 1e-9 * mean.abs().max(1.0), "mean {}", fitted.mean[0]);
+        assert!((fitted.scale[0] - scale).abs() <= 1e-9 * scale, "scale {}", fitted.scale[0]);
+    }
+
+    #[test]
+    fn scales_have_floors_for_near_discrete_and_constant_features() {
+        let many: Vec<f64> = (0..11).map(f64::from).collect();
+        check(&many, 5.0, 10f64.sqrt());
+        check(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 8.0], 0.8, 4.0);
+        check(&[7.0; 5], 7.0, 7.0);
+        check(&[0.1; 30], 0.1, 1.0);
+        check(&[1e9 + 1e-3; 30], 1e9 + 1e-3, 1e9 + 1e-3);
+        check(&[0.0; 5], 0.0, 1.0);
+    }
+
+    #[test]
+    fn missing_and_absurd_training_values_are_left_out() {
+        check(&[f64::NAN, 1.0, 3.0, f64::NAN], 2.0, 1.0);
+        check(&[1.0, 3.0, 1e300, -1e300], 2.0, 1.0);
+        check(&[f64::NAN; 3], 0.0, 1.0);
+    }
+
+    #[test]
+    fn scaled_values_are_finite_or_missing() {
+        let scaler = Scaler { mean: vec![0.0; 4], scale: vec![1e-3; 4] };
+        let mut out = [0.0f32; 4];
+        scaler.scale(&[1e300, -f64::MAX, f64::NAN, 0.002], &mut out);
+        assert_eq!(out[0], SCALED_MAX);
+        assert_eq!(out[1], -SCALED_MAX);
+        assert!(out[2].is_nan());
+        assert_eq!(out[3], 2.0);
+    }
+}

@@ -1,0 +1,198 @@
+//! The training records laid out series by series: windows, the time test, and the held-out blocks.
+
+use std::ops::Range;
+
+use super::scaler::Scaler;
+use crate::record::Table;
+
+/// Each series is cut into this many blocks of consecutive records ...
+const BLOCKS: usize = 40;
+/// ... and every fourth is held out. Blocks, not single records: a record's neighbours would give it away.
+const EVERY: usize = 4;
+/// A series says something about its own order from this length on.
+const ORDER_ROWS_MIN: usize = 30;
+/// Lag-1 autocorrelation from which rows count as ordered in time, beyond ...
+const ORDER_MIN: f64 = 0.1;
+/// ... this many standard errors of it (1 / sqrt(n) where there is none).
+const ORDER_ERRORS: f64 = 4.0;
+
+/// Scaled records (NaN = missing), sorted by series, in log order within each. A window is `width * d` neighbouring
+/// values: oldest record first, newest last.
+pub struct SeriesRows {
+    pub features: usize,
+    values: Vec<f32>,
+    series: Vec<Range<usize>>,
+}
+
+/// Windows by the row of their newest record.
+pub struct Split {
+    /// Windows that lie wholly in training blocks.
+    pub training: Vec<usize>,
+    pub held_out: Vec<HeldOut>,
+}
+
+/// A window whose newest record lies in a held-out block.
+pub struct HeldOut {
+    pub row: usize,
+    /// Counts the held-out blocks.
+    pub block: usize,
+}
+
+impl SeriesRows {
+    pub fn new(table: &Table, scaler: &Scaler) -> Self {
+        let features = table.schema.len();
+        let mut order: Vec<usize> = (0..table.rows()).collect();
+        order.sort_by_key(|&i| table.series[i]); // stable: log order stays
+        let mut values = vec![0.0; order.len() * features];
+        for (&i, out) in order.iter().zip(values.chunks_exact_mut(features)) {
+            scaler.scale(table.row(i), out);
+        }
+        let mut series: Vec<Range<usize>> = Vec::new();
+        for (to, pair) in order.chunk_by(|&a, &b| table.series[a] == table.series[b]).scan(0, |end, rows| {
+            *end += rows.len();
+            Some((*end, rows.len()))
+        }) {
+            series.push(to - pair..to);
+        }
+        Self { features, values, series }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.features
+    }
+
+    /// Row ranges, one per series.
+    pub fn series(&self) -> &[Range<usize>] {
+        &self.series
+    }
+
+    /// The last `width` records up to `row`, which must belong to one series.
+    pub fn window(&self, row: usize, width: usize) -> &[f32] {
+        &self.values[(row + 1 - width) * self.features..(row + 1) * self.features]
+    }
+
+    /// Whether the order of the records means something: some feature follows (or dodges) its own previous value in its
+    /// series. Smoothing and windows make no sense otherwise.
+    pub fn ordered(&self) -> bool {
+        (0..self.features).any(|j| {
+            let (rho, n) = self.autocorrelation(j);
+            rho.abs() - ORDER_ERRORS / n.sqrt() > ORDER_MIN
+        })
+    }
+
+    /// Lag-1 autocorrelation of a feature around the mean of each series, and the number of pairs it rests on.
+    fn autocorrelation(&self, j: usize) -> (f64, f64) {
+        let (mut together, mut alone, mut pairs) = (0.0, 0.0, 0.0f64);
+        for range in self.series.iter().filter(|r| r.len() >= ORDER_ROWS_MIN) {
+            let feature = || range.clone().map(|i| f64::from(self.values[i * self.features + j]));
+            let n = feature().filter(|v| !v.is_nan()).count().max(1) as f64;
+            let mean = feature().filter(|v| !v.is_nan()).sum::<f64>() / n;
+            alone += feature().filter(|v| !v.is_nan()).map(|v| (v - mean).powi(2)).sum::<f64>();
+            for (a, b) in feature().zip(feature().skip(1)).filter(|(a, b)| !a.is_nan() && !b.is_nan()) {
+                together += (a - mean) * (b - mean);
+                pairs += 1.0;
+            }
+        }
+        // A constant feature differs from its mean by rounding only.
+        if alone > 1e-9 * pairs { (together / alone, pairs) } else { (0.0, pairs.max(1.0)) }
+    }
+
+    /// Cuts each series into blocks (of at least two windows' length, if windows are longer than one record) and holds
+    /// every fourth out. The count goes on over the series, so that many short series are split as well as one long one.
+    pub fn split(&self, width: usize) -> Split {
+        let mut split = Split { training: Vec::new(), held_out: Vec::new() };
+        let mut block = 0;
+        for range in &self.series {
+            let shortest = if width > 1 { 2 * width } else { 1 };
+            let length = (range.len() / BLOCKS).max(shortest).min(range.len() / EVERY).max(1);
+            let mut training_run = 0;
+            for (i, row) in range.clone().enumerate() {
+                let at = block + i / length;
+                let held_out = at % EVERY == EVERY - 1;
+                training_run = if held_out { 0 } else { training_run + 1 };
+                if training_run >= width {
+                    split.training.push(row);
+                } else if held_out && i + 1 >= width {
+                    split.held_out.push(HeldOut { row, block: at / EVERY });
+                }
+            }
+            block += range.len().div_ceil(length);
+        }
+        split
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{noise, table};
+    use super::*;
+    use crate::record::Table;
+
+    fn rows(features: usize, values: Vec<f64>) -> SeriesRows {
+        let table = table(features, values);
+        SeriesRows::new(&table, &Scaler::fit(&table))
+    }
+
+    #[test]
+    fn windows_hold_neighbours_of_one_series_oldest_first() {
+        let mut mixed = table(1, vec![1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
+        mixed.series = vec![0, 1, 0, 1, 0, 1];
+        let rows = SeriesRows::new(&mixed, &Scaler { mean: vec![0.0], scale: vec![1.0] });
+        assert_eq!(rows.series(), [0..3, 3..6]);
+        assert_eq!(rows.window(2, 3), [1.0, 2.0, 3.0]);
+        assert_eq!(rows.window(4, 2), [10.0, 20.0]);
+    }
+
+    #[test]
+    fn a_quarter_is_held_out_in_blocks() {
+        let rows = rows(1, (0..400).map(f64::from).collect());
+        let split = rows.split(1);
+        assert_eq!((split.training.len(), split.held_out.len()), (300, 100));
+        let first: Vec<usize> = split.held_out.iter().take(12).map(|h| h.row).collect();
+        assert_eq!(first, [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 70, 71]);
+        assert_eq!(split.held_out.last().unwrap().block, 9);
+    }
+
+    #[test]
+    fn training_windows_never_reach_into_held_out_blocks() {
+        let rows = rows(1, (0..400).map(f64::from).collect());
+        let split = rows.split(5);
+        let held: Vec<usize> = split.held_out.iter().map(|h| h.row).collect();
+        assert!(!held.is_empty());
+        for &row in &split.training {
+            assert!((row - 4..=row).all(|r| !held.contains(&r)), "window of row {row}");
+        }
+    }
+
+    #[test]
+    fn many_short_series_are_split_too() {
+        let mut short = table(1, (0..300).map(f64::from).collect());
+        short.series = (0..300).map(|i| i / 3).collect();
+        let split = SeriesRows::new(&short, &Scaler::fit(&short)).split(1);
+        assert_eq!((split.training.len(), split.held_out.len()), (225, 75));
+    }
+
+    #[test]
+    fn order_is_found_where_there_is_one() {
+        let random = noise(1, 2000);
+        assert!(!rows(1, random.clone()).ordered());
+        let mut walk = 0.0;
+        let slow: Vec<f64> = random.iter().map(|e| (walk = 0.8 * walk + e, walk).1).collect();
+        assert!(rows(1, slow).ordered());
+        assert!(rows(1, (0..200).map(|i| f64::from(i % 2)).collect()).ordered());
+        assert!(!rows(1, vec![0.1; 200]).ordered());
+    }
+
+    #[test]
+    fn different_levels_of_series_are_no_order() {
+        let random = noise(2, 3000);
+        let values = random.iter().enumerate().map(|(i, e)| e + 100.0 * (i % 10) as f64).collect();
+        let mut levels: Table = table(1, values);
+        levels.series = (0..3000).map(|i| i % 10).collect();
+        assert!(!SeriesRows::new(&levels, &Scaler::fit(&levels)).ordered());
+        // Two records each: an autocorrelation of -.5 that means nothing.
+        let mut pairs = table(1, noise(3, 400));
+        pairs.series = (0..400).map(|i| i / 2).collect();
+        assert!(!SeriesRows::new(&pairs, &Scaler::fit(&pairs)).ordered());
+    }
+}
