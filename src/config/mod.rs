@@ -1,1 +1,194 @@
-//! (being built)
+//! The configuration: built-in defaults < file (TOML) < environment `RESIDUA__SECTION__KEY`.
+//!
+//! Each module owns the type of its table; this one puts them together, says where every value comes from, and refuses
+//! what cannot work before anything starts. Everything wrong is reported at once.
+
+mod client;
+mod layers;
+mod settings;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+pub use settings::{LearningSettings, LogFormat, LogLevel, LogSettings, ServiceSettings};
+
+use crate::detector::DetectorSettings;
+use crate::http::HttpSettings;
+use crate::kafka::KafkaSettings;
+use crate::model::ModelSettings;
+use crate::record::InputSettings;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Config {
+    pub kafka: KafkaSettings,
+    pub input: InputSettings,
+    pub learning: LearningSettings,
+    pub model: ModelSettings,
+    pub detector: DetectorSettings,
+    pub service: ServiceSettings,
+    pub http: HttpSettings,
+    pub log: LogSettings,
+}
+
+/// A configuration that passed all checks, and where its values come from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// Key (`kafka.brokers`) to file or environment variable. Not in it: built in.
+    origins: BTreeMap<String, String>,
+}
+
+/// Everything wrong with a configuration. Never contains a secret.
+#[derive(Debug, thiserror::Error)]
+#[error("bad configuration:\n  {}", problems.join("\n  "))]
+pub struct ConfigError {
+    pub problems: Vec<String>,
+}
+
+impl ConfigError {
+    fn one(problem: String) -> ConfigError {
+        ConfigError { problems: vec![problem] }
+    }
+}
+
+impl Config {
+    /// Reads the layers. `environment` is the process's, or a test's own.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigError> {
+        let given = layers::read(file, environment)?;
+        let (client, given): (Vec<_>, Vec<_>) = given.into_iter().partition(|g| g.key.starts_with(client::PREFIX));
+        let mut problems = Vec::new();
+        let mut tables = Tables::of(&Config::default());
+        let mut origins = BTreeMap::new();
+        for value in given {
+            match tables.put(&value) {
+                Ok(()) => drop(origins.insert(value.key, value.origin)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let mut config = tables.into_config().map_err(ConfigError::one)?;
+        config.kafka.derive_names();
+        let (properties, their_origins) = client::read(client, &mut problems);
+        config.kafka.client = properties;
+        origins.extend(their_origins);
+        // A wrong value already reported leaves its default behind; what does not fit a default is not the user's doing.
+        if problems.is_empty() {
+            problems = verify::problems(&config);
+        }
+        if problems.is_empty() { Ok(Loaded { config, origins }) } else { Err(ConfigError { problems }) }
+    }
+}
+
+impl Loaded {
+    /// Prints every value with its origin, secrets as stars.
+    pub fn describe(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut last = String::new();
+        for (key, value) in layers::flatten(&self.redacted()) {
+            let (table, name) = key.split_once('.').unwrap_or(("", &key));
+            if table != last {
+                writeln!(out, "{}[{table}]", if last.is_empty() { "" } else { "\n" })?;
+                last = table.to_owned();
+            }
+            let origin = self.origins.get(&key).map_or("built in", String::as_str);
+            writeln!(out, "{:<58} # {origin}", format!("{name} = {value}"))?;
+        }
+        Ok(())
+    }
+
+    /// The values as JSON, secrets as stars.
+    pub fn redacted(&self) -> Value {
+        // Settings are strings, numbers and lists of strings.
+        serde_json::to_value(&self.config).unwrap_or_default()
+    }
+}
+
+/// The tables as JSON while they are being filled.
+struct Tables(serde_json::Map<String, Value>);
+
+impl Tables {
+    fn of(config: &Config) -> Tables {
+        match serde_json::to_value(config) {
+            Ok(Value::Object(tables)) => Tables(tables),
+            _ => Tables(serde_json::Map::new()),
+        }
+    }
+
+    /// Sets one key, if its type takes the value. A value from the environment is text, and may stand for a number.
+    fn put(&mut self, given: &layers::Given) -> Result<(), String> {
+        let refuse = |why: String| format!("{} ({}): {why}", given.key, given.origin);
+        let (table, key) = given.key.split_once('.').unwrap_or((&given.key, ""));
+        let known = self.0.get(table).and_then(Value::as_object);
+        let Some(before) = known.and_then(|t| t.get(key)) else {
+            return Err(refuse(format!("no such key; {}", self.nearest(&given.key))));
+        };
+        let before = before.clone();
+        let mut why = String::new();
+        for candidate in given.candidates() {
+            self.0[table][key] = candidate;
+            match check_table(table, &self.0[table]) {
+                Ok(()) => return Ok(()),
+                Err(e) if why.is_empty() => why = e,
+                Err(_) => {}
+            }
+        }
+        self.0[table][key] = before;
+        Err(refuse(why))
+    }
+
+    fn nearest(&self, key: &str) -> String {
+        let known = layers::flatten(&Value::Object(self.0.clone())).into_iter().map(|(k, _)| k);
+        match known.map(|k| (strsim::damerau_levenshtein(&k, key), k)).min() {
+            Some((distance, k)) if distance <= key.len().max(6) / 2 => format!("the nearest is {k}"),
+            _ => format!("the tables are {}", self.0.keys().cloned().collect::<Vec<_>>().join(", ")),
+        }
+    }
+
+    fn into_config(self) -> Result<Config, String> {
+        let table = |name: &str| self.0.get(name).cloned().unwrap_or_default();
+        fn read<T: serde::de::DeserializeOwned>(v: Value) -> Result<T, String> {
+            serde_json::from_value(v).map_err(|e| e.to_string())
+        }
+        Ok(Config {
+            kafka: read(without_client(table("kafka")))?,
+            input: read(table("input"))?,
+            learning: read(table("learning"))?,
+            model: read(table("model"))?,
+            detector: read(table("detector"))?,
+            service: read(table("service"))?,
+            http: read(table("http"))?,
+            log: read(table("log"))?,
+        })
+    }
+}
+
+fn without_client(mut kafka: Value) -> Value {
+    if let Some(table) = kafka.as_object_mut() {
+        table.remove("client");
+    }
+    kafka
+}
+
+/// Whether a table has the right types.
+fn check_table(name: &str, table: &Value) -> Result<(), String> {
+    fn read<T: serde::de::DeserializeOwned>(v: &Value) -> Result<(), String> {
+        T::deserialize(v).map(drop).map_err(|e| e.to_string())
+    }
+    match name {
+        "kafka" => read::<KafkaSettings>(&without_client(table.clone())),
+        "input" => read::<InputSettings>(table),
+        "learning" => read::<LearningSettings>(table),
+        "model" => read::<ModelSettings>(table),
+        "detector" => read::<DetectorSettings>(table),
+        "service" => read::<ServiceSettings>(table),
+        "http" => read::<HttpSettings>(table),
+        "log" => read::<LogSettings>(table),
+        _ => Err("no such table".to_owned()),
+    }
+}

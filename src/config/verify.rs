@@ -1,0 +1,127 @@
+//! What fits one key but not its neighbours, or not the world. Bounds are written positively, so that nothing slips through.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Config;
+
+/// Kafka's own limit for a topic name.
+const TOPIC_NAME_MAX: usize = 249;
+
+/// Everything wrong with values that are right each for itself.
+pub(super) fn problems(c: &Config) -> Vec<String> {
+    let mut p = Vec::new();
+    names(c, &mut p);
+    times(c, &mut p);
+    numbers(c, &mut p);
+    p
+}
+
+fn names(c: &Config, p: &mut Vec<String>) {
+    let k = &c.kafka;
+    if k.brokers.is_empty() {
+        p.push("kafka.brokers: missing; expected host:port, or several parted by commas".to_owned());
+    }
+    for broker in k.brokers.split(',').map(str::trim).filter(|b| !b.is_empty()) {
+        let port =
+            broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|port| port == 0) {
+            p.push(format!("kafka.brokers: `{broker}` is not host:port"));
+        }
+    }
+    if k.input.is_empty() {
+        p.push("kafka.input: missing; expected the topic with the sensor records".to_owned());
+        return;
+    }
+    let topics = [
+        ("kafka.input", &k.input),
+        ("kafka.anomalies", &k.anomalies),
+        ("kafka.dead_letters", &k.dead_letters),
+        ("kafka.models", &k.models),
+        ("kafka.scores", &k.scores),
+    ];
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    for (key, name) in topics.into_iter().filter(|(_, name)| !name.is_empty()) {
+        let legal = |ch: char| ch.is_ascii_alphanumeric() || ".-_".contains(ch);
+        if !(name.len() <= TOPIC_NAME_MAX && name.chars().all(legal) && name != "." && name != "..") {
+            p.push(format!(
+                "{key}: `{name}` is not a topic name: letters, digits, `.`, `-`, `_`, at most {TOPIC_NAME_MAX}"
+            ));
+        }
+        if let Some(other) = seen.insert(name, key) {
+            p.push(format!("{key}: `{name}` is also {other}; each topic must be another one"));
+        }
+    }
+    if !c.http.listen.is_empty() && c.http.listen.parse::<SocketAddr>().is_err() {
+        p.push(format!("http.listen: `{}` is not an address like 127.0.0.1:9464, or empty for none", c.http.listen));
+    }
+}
+
+fn times(c: &Config, p: &mut Vec<String>) {
+    let k = &c.kafka;
+    let ms = Duration::from_millis;
+    let day = Duration::from_secs(24 * 3600);
+    for (key, value, low, high) in [
+        ("kafka.commit_interval", k.commit_interval, ms(1), Duration::from_secs(60)),
+        ("kafka.transaction_timeout", k.transaction_timeout, ms(1_000), Duration::from_secs(900)),
+        ("kafka.request_timeout", k.request_timeout, ms(1_000), Duration::from_secs(900)),
+        ("kafka.session_timeout", k.session_timeout, ms(1_000), Duration::from_secs(3_600)),
+        ("kafka.heartbeat_interval", k.heartbeat_interval, ms(100), Duration::from_secs(3_600)),
+        ("kafka.max_poll_interval", k.max_poll_interval, ms(1_000), day),
+        ("http.liveness_timeout", c.http.liveness_timeout, ms(1_000), day),
+        ("http.readiness_timeout", c.http.readiness_timeout, ms(3_000), day),
+        ("service.drain_timeout", c.service.drain_timeout, ms(100), Duration::from_secs(3_600)),
+    ] {
+        if !(low <= value && value <= high) {
+            p.push(format!("{key}: {value:?} is not between {low:?} and {high:?}"));
+        }
+    }
+    let mut less = |a: (&str, Duration), b: (&str, Duration), why: &str| {
+        if a.1 >= b.1 {
+            p.push(format!("{} = {:?} must be less than {} = {:?}: {why}", a.0, a.1, b.0, b.1));
+        }
+    };
+    let transaction = ("kafka.transaction_timeout", k.transaction_timeout);
+    less(("kafka.commit_interval", k.commit_interval), transaction, "a transaction must outlive its commit interval");
+    less(
+        transaction,
+        ("kafka.max_poll_interval", k.max_poll_interval),
+        "a worker that waits for a transaction must stay in the group",
+    );
+    less(
+        transaction,
+        ("http.liveness_timeout", c.http.liveness_timeout),
+        "a worker that waits for a transaction must not look dead",
+    );
+    less(
+        ("3 x kafka.heartbeat_interval", k.heartbeat_interval * 3),
+        ("kafka.session_timeout", k.session_timeout + ms(1)),
+        "a member that misses two heartbeats is healthy",
+    );
+    less(
+        ("kafka.session_timeout", k.session_timeout),
+        ("kafka.max_poll_interval", k.max_poll_interval + ms(1)),
+        "librdkafka refuses it otherwise",
+    );
+}
+
+fn numbers(c: &Config, p: &mut Vec<String>) {
+    let mut between = |key: &str, value: usize, low: usize, high: usize| {
+        if !(low <= value && value <= high) {
+            p.push(format!("{key}: {value} is not between {low} and {high}"));
+        }
+    };
+    between("service.workers", c.service.workers, 1, 256);
+    between("kafka.queue_kbytes", c.kafka.queue_kbytes as usize, 1, 2_097_151);
+    between("kafka.dead_letter_max_bytes", c.kafka.dead_letter_max_bytes, 0, 64 << 20);
+    between("learning.min_records", c.learning.min_records, 50, 100_000_000);
+    between("learning.max_records", c.learning.max_records, 50, 100_000_000);
+    if c.learning.min_records > c.learning.max_records {
+        p.push(format!(
+            "learning.min_records = {} must not be more than learning.max_records = {}",
+            c.learning.min_records, c.learning.max_records
+        ));
+    }
+    p.extend(c.model.check().err().map(|e| e.to_string()));
+}
