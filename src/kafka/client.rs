@@ -1,0 +1,98 @@
+//! librdkafka's settings for each role residua plays, and its log lines.
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+use super::settings::KafkaSettings;
+
+/// How often librdkafka reports lag and the brokers' answers, ms.
+const STATISTICS_INTERVAL_MS: u64 = 2_000;
+
+fn base(settings: &KafkaSettings) -> ClientConfig {
+    let mut c = ClientConfig::new();
+    c.set("client.id", "residua");
+    for (key, value) in settings.client_properties() {
+        c.set(key, value);
+    }
+    c.set("bootstrap.servers", &settings.brokers);
+    c
+}
+
+fn ms(d: std::time::Duration) -> String {
+    d.as_millis().to_string()
+}
+
+/// A member of the consumer group that reads the input.
+pub(super) fn member(settings: &KafkaSettings, worker: usize) -> ClientConfig {
+    let mut c = reader(settings);
+    c.set("session.timeout.ms", ms(settings.session_timeout))
+        .set("heartbeat.interval.ms", ms(settings.heartbeat_interval))
+        .set("max.poll.interval.ms", ms(settings.max_poll_interval))
+        .set("statistics.interval.ms", STATISTICS_INTERVAL_MS.to_string())
+        .set("enable.partition.eof", "false");
+    if !settings.instance_id.is_empty() {
+        c.set("group.instance.id", format!("{}-{worker}", settings.instance_id));
+    }
+    c
+}
+
+/// A consumer that is told what to read and never joins the group: for history, models and offsets.
+pub(super) fn reader(settings: &KafkaSettings) -> ClientConfig {
+    let mut c = base(settings);
+    c.set("group.id", &settings.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "earliest")
+        .set("queued.max.messages.kbytes", settings.queue_kbytes.to_string())
+        .set("enable.partition.eof", "true");
+    c
+}
+
+/// A producer; with a transactional id where one is given.
+pub(super) fn writer(settings: &KafkaSettings, transactional_id: Option<&str>) -> ClientConfig {
+    let mut c = base(settings);
+    c.set("enable.idempotence", "true")
+        // As Java's clients do, so that a key goes to the same partition whoever writes it.
+        .set("partitioner", "murmur2_random")
+        // Whatever a topic accepts: the topic's own limit decides.
+        .set("message.max.bytes", "67108864")
+        .set("message.timeout.ms", ms(settings.transaction_timeout))
+        .set("request.timeout.ms", ms(settings.request_timeout.min(settings.transaction_timeout)));
+    if let Some(id) = transactional_id {
+        c.set("transactional.id", id).set("transaction.timeout.ms", ms(settings.transaction_timeout));
+    }
+    c
+}
+
+/// Client for metadata, administration and checks.
+pub(super) fn admin(settings: &KafkaSettings) -> ClientConfig {
+    base(settings)
+}
+
+/// librdkafka's own log lines, at the level at which they concern a person.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    use RDKafkaLogLevel::*;
+    match level {
+        // librdkafka retries whatever it reports here; what it gives up on comes back as an error of a call.
+        Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "residua::kafka", facility, "{message}"),
+        Notice | Info => tracing::info!(target: "residua::kafka", facility, "{message}"),
+        Debug => tracing::debug!(target: "residua::kafka", facility, "{message}"),
+    }
+}
+
+/// A context that only logs.
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "residua::kafka", %error, "{reason}");
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Quiet {}

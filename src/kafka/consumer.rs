@@ -1,0 +1,339 @@
+//! The input: one member of the consumer group.
+//!
+//! A rebalance is not acted on inside librdkafka's callback. The callback only notes it; `poll` hands it to the worker,
+//! which settles its open transaction first and then calls [`Input::accept`] or [`Input::release`]. librdkafka waits.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
+};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::client;
+use super::error::{Context, Error, Result};
+use super::message::Message;
+use super::settings::KafkaSettings;
+use crate::record::{NextOffset, PartitionId};
+
+/// The same complaint of librdkafka is logged once in this time.
+const TROUBLE_REPEAT: Duration = Duration::from_secs(30);
+
+/// What one `poll` brought.
+pub enum Polled<'a> {
+    Record(Message<'a>),
+    /// Partitions this member is about to get; answer with [`Input::accept`].
+    Assign(Partitions),
+    /// Partitions this member is about to lose; settle, then answer with [`Input::release`].
+    Revoke(Partitions),
+    Idle,
+}
+
+/// Partitions of the input named in a rebalance.
+pub struct Partitions(TopicPartitionList);
+
+impl Partitions {
+    pub fn ids(&self) -> Vec<PartitionId> {
+        self.0.elements().iter().map(|e| PartitionId(e.partition())).collect()
+    }
+}
+
+/// A partition taken over, and where reading starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Assigned {
+    pub partition: PartitionId,
+    pub from: NextOffset,
+    /// Records between the committed offset and the oldest one the broker still has: gone before they were read.
+    pub lost_to_retention: u64,
+}
+
+/// Where to start in a partition for which the group has committed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    Earliest,
+    Latest,
+    Offset(NextOffset),
+}
+
+/// What librdkafka reported lately.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed {
+    /// Responses received from brokers since the client was created.
+    pub answers: u64,
+    /// Records between the last one delivered and the end of the log, over the assigned partitions.
+    pub lag: u64,
+}
+
+enum Rebalance {
+    Assign(TopicPartitionList),
+    Revoke(TopicPartitionList),
+}
+
+pub(crate) struct InputContext {
+    topic: String,
+    closing: AtomicBool,
+    pending: Mutex<VecDeque<Rebalance>>,
+    /// Rebalances noted and not yet answered.
+    unanswered: AtomicUsize,
+    observed: Mutex<Option<Observed>>,
+}
+
+impl ClientContext for InputContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "residua::kafka", %error, "{reason}");
+    }
+    fn stats(&self, s: Statistics) {
+        let answers = s.brokers.values().map(|b| b.rx).sum();
+        let partitions = s.topics.get(&self.topic).map(|t| &t.partitions);
+        let lag = partitions
+            .into_iter()
+            .flatten()
+            .filter(|(id, p)| **id >= 0 && p.app_offset >= 0 && p.fetch_state == "active");
+        let lag = lag.map(|(_, p)| p.ls_offset.max(0).saturating_sub(p.app_offset).max(0) as u64).sum();
+        *lock(&self.observed) = Some(Observed { answers, lag });
+    }
+}
+
+impl ConsumerContext for InputContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        if self.closing.load(Ordering::Acquire) {
+            // Nobody will ask any more: answer here, or closing would wait for ever.
+            let _ = give_up(consumer, partitions);
+            return;
+        }
+        let event = match err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(partitions.clone()),
+            _ => Rebalance::Revoke(partitions.clone()),
+        };
+        self.unanswered.fetch_add(1, Ordering::Release);
+        lock(&self.pending).push_back(event);
+    }
+}
+
+/// A poisoned lock only means that another thread panicked between two plain assignments: the data is whole.
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn give_up(consumer: &BaseConsumer<InputContext>, partitions: &TopicPartitionList) -> rdkafka::error::KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+        _ => consumer.unassign(),
+    }
+}
+
+/// One member of the consumer group, polled by one thread.
+pub struct Input {
+    consumer: BaseConsumer<InputContext>,
+    topic: String,
+    request_timeout: Duration,
+    /// Where each assigned partition starts as long as nothing is committed for it.
+    starts: HashMap<PartitionId, NextOffset>,
+    trouble: Option<(RDKafkaErrorCode, Instant)>,
+}
+
+impl Input {
+    /// Joins the group. The first assignment arrives through [`Input::poll`].
+    pub fn join(settings: &KafkaSettings, worker: usize) -> Result<Input> {
+        let context = InputContext {
+            topic: settings.input.clone(),
+            closing: AtomicBool::new(false),
+            pending: Mutex::default(),
+            unanswered: AtomicUsize::new(0),
+            observed: Mutex::default(),
+        };
+        let consumer: BaseConsumer<InputContext> = client::member(settings, worker)
+            .create_with_context(context)
+            .map_err(|source| Error::Client { role: "consumer", source })?;
+        consumer.subscribe(&[&settings.input]).action("subscribe to the input topic")?;
+        Ok(Input {
+            consumer,
+            topic: settings.input.clone(),
+            request_timeout: settings.request_timeout,
+            starts: HashMap::new(),
+            trouble: None,
+        })
+    }
+
+    /// The next record or rebalance, waiting for at most `timeout`. `Idle` does not mean that the log is at its end.
+    pub fn poll(&mut self, timeout: Duration) -> Result<Polled<'_>> {
+        // The borrow checker cannot see that the message returned below does not borrow `trouble`.
+        let Input { consumer, trouble, .. } = self;
+        match consumer.poll(timeout) {
+            Some(Ok(message)) => Ok(Polled::Record(Message(message))),
+            Some(Err(e)) => complain(trouble, e).map(|()| Polled::Idle),
+            None => Ok(match lock(&consumer.context().pending).pop_front() {
+                Some(Rebalance::Assign(p)) => Polled::Assign(Partitions(p)),
+                Some(Rebalance::Revoke(p)) => Polled::Revoke(Partitions(p)),
+                None => Polled::Idle,
+            }),
+        }
+    }
+
+    /// Takes the partitions, each from its committed offset or else from where `start` says. Call again after an error.
+    pub fn accept(&mut self, partitions: &Partitions, start: &dyn Fn(PartitionId) -> StartAt) -> Result<Vec<Assigned>> {
+        let mut taken = Vec::new();
+        for (partition, committed) in self.committed(partitions.ids())? {
+            let assigned = self.resolve(partition, committed, start)?;
+            self.starts.insert(partition, assigned.from);
+            taken.push(assigned);
+        }
+        let list = self.list(taken.iter().map(|a| (a.partition, a.from)))?;
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
+            _ => self.consumer.assign(&list),
+        }
+        .action("take the assigned partitions")?;
+        self.answered();
+        Ok(taken)
+    }
+
+    /// Gives the partitions back.
+    pub fn release(&mut self, partitions: &Partitions) -> Result<()> {
+        for id in partitions.ids() {
+            self.starts.remove(&id);
+        }
+        give_up(&self.consumer, &partitions.0).action("give back the revoked partitions")?;
+        self.answered();
+        Ok(())
+    }
+
+    fn answered(&self) {
+        self.consumer.context().unanswered.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether the partitions being revoked already belong to somebody else, so that nothing may be committed for them.
+    pub fn assignment_lost(&self) -> bool {
+        self.consumer.assignment_lost()
+    }
+
+    /// Goes back to the committed offset of every assigned partition.
+    pub fn rewind(&mut self) -> Result<()> {
+        let held = self.consumer.assignment().action("list the assigned partitions")?;
+        let ids = held.elements().iter().map(|e| PartitionId(e.partition())).collect();
+        let mut back = Vec::new();
+        for (partition, committed) in self.committed(ids)? {
+            let from = committed.or(self.starts.get(&partition).copied()).unwrap_or(NextOffset(0));
+            back.push((partition, from));
+        }
+        let list = self.list(back.into_iter())?;
+        // Not a new `assign`: with a rebalance under way, librdkafka would take that for its answer.
+        let sought =
+            self.consumer.seek_partitions(list, self.request_timeout).action("rewind to the committed offsets")?;
+        for e in sought.elements() {
+            e.error().action("rewind a partition to its committed offset")?;
+        }
+        Ok(())
+    }
+
+    /// The identity that ties offsets in a transaction to this member's generation.
+    pub(super) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        self.consumer.group_metadata()
+    }
+
+    /// Commits without a transaction, and waits for the answer.
+    pub(super) fn commit(&self, offsets: &TopicPartitionList) -> Result<()> {
+        self.consumer.commit(offsets, CommitMode::Sync).action("commit the offsets")
+    }
+
+    pub(super) fn list(&self, offsets: impl Iterator<Item = (PartitionId, NextOffset)>) -> Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in offsets {
+            list.add_partition_offset(&self.topic, partition.0, KafkaOffset::Offset(next.0))
+                .action("name an offset")?;
+        }
+        Ok(list)
+    }
+
+    /// What librdkafka reported since the last call, if anything.
+    pub fn take_observed(&self) -> Option<Observed> {
+        lock(&self.consumer.context().observed).take()
+    }
+
+    /// Leaves the group. Waits for at most `timeout`; a client that will not close is left behind, not waited for.
+    pub fn leave(self, timeout: Duration) {
+        self.consumer.context().closing.store(true, Ordering::Release);
+        let consumer = self.consumer;
+        // A rebalance that was noted but not answered would keep librdkafka waiting for ever; one that is answered twice too.
+        if consumer.context().unanswered.load(Ordering::Acquire) > 0 {
+            let held = consumer.assignment().unwrap_or_default();
+            let _ = give_up(&consumer, &held);
+        }
+        super::drop_within("consumer", timeout, move || {
+            consumer.unsubscribe();
+            drop(consumer);
+        });
+    }
+
+    fn committed(&self, ids: Vec<PartitionId>) -> Result<Vec<(PartitionId, Option<NextOffset>)>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut list = TopicPartitionList::new();
+        for id in ids {
+            list.add_partition(&self.topic, id.0);
+        }
+        let list = self.consumer.committed_offsets(list, self.request_timeout).action("fetch the committed offsets")?;
+        let mut found = Vec::new();
+        for e in list.elements() {
+            e.error().action("fetch the committed offset of a partition")?;
+            let committed = match e.offset() {
+                KafkaOffset::Offset(o) => Some(NextOffset(o)),
+                _ => None,
+            };
+            found.push((PartitionId(e.partition()), committed));
+        }
+        Ok(found)
+    }
+
+    fn resolve(
+        &self,
+        partition: PartitionId,
+        committed: Option<NextOffset>,
+        start: &dyn Fn(PartitionId) -> StartAt,
+    ) -> Result<Assigned> {
+        let (low, high) = self
+            .consumer
+            .fetch_watermarks(&self.topic, partition.0, self.request_timeout)
+            .action("fetch the ends of a partition")?;
+        let wanted = match (committed, start(partition)) {
+            (Some(c), _) => c.0,
+            (None, StartAt::Offset(o)) => o.0,
+            (None, StartAt::Earliest) => low,
+            (None, StartAt::Latest) => {
+                // Settle it now: a crash before the first commit must not move the start past records that arrive until then.
+                let list = self.list(std::iter::once((partition, NextOffset(high))))?;
+                self.commit(&list)?;
+                high
+            }
+        };
+        let lost_to_retention = low.saturating_sub(wanted).max(0) as u64;
+        Ok(Assigned { partition, from: NextOffset(wanted.max(low)), lost_to_retention })
+    }
+}
+
+/// Errors that librdkafka mends by itself are logged, seldom; the others stop the worker.
+fn complain(last: &mut Option<(RDKafkaErrorCode, Instant)>, e: KafkaError) -> Result<()> {
+    let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+    let error = Error::Call { action: "read from Kafka", source: e };
+    let fatal = matches!(&error, Error::Call { source: KafkaError::MessageConsumptionFatal(_), .. });
+    if fatal || error.remedy() == super::Remedy::Stop {
+        return Err(error);
+    }
+    if last.is_none_or(|(c, at)| c != code || at.elapsed() > TROUBLE_REPEAT) {
+        *last = Some((code, Instant::now()));
+        tracing::warn!(%error, "Kafka is in trouble, residua keeps trying");
+    }
+    Ok(())
+}

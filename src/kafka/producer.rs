@@ -1,0 +1,264 @@
+//! The outputs: one producer per worker, with transactions under `exactly-once`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+
+use super::client;
+use super::consumer::Input;
+use super::error::{Context, Error, Result};
+use super::message::Headers;
+use super::settings::{Delivery, KafkaSettings};
+use crate::record::{NextOffset, PartitionId};
+
+/// Pause between two tries of a call that Kafka asked to repeat.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// One try to register a producer; between tries the caller shows that it is alive.
+const INIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a delivery report before looking again.
+const DELIVERY_PAUSE: Duration = Duration::from_millis(1);
+/// A producer that will not close is left behind after this time.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A message to be written.
+#[derive(Default)]
+pub struct Outgoing<'a> {
+    pub topic: &'a str,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: Option<Headers>,
+    /// Milliseconds since the epoch; none: the time of writing.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// Delivery reports, counted by the producer's own thread and waited for by the worker's.
+struct Deliveries {
+    worker: Thread,
+    done: AtomicU64,
+    failed: AtomicU64,
+    first_failure: Mutex<Option<RDKafkaErrorCode>>,
+}
+
+struct OutputContext(Arc<Deliveries>);
+
+impl ClientContext for OutputContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "residua::kafka", %error, "{reason}");
+    }
+}
+
+impl ProducerContext for OutputContext {
+    type DeliveryOpaque = ();
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((e, _)) = result {
+            let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            self.0.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
+            self.0.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.done.fetch_add(1, Ordering::Release);
+        self.0.worker.unpark();
+    }
+}
+
+/// Where a worker writes. Used by the thread that created it.
+pub struct Output {
+    producer: ThreadedProducer<OutputContext>,
+    deliveries: Arc<Deliveries>,
+    delivery: Delivery,
+    timeout: Duration,
+    /// Messages handed to librdkafka since the producer was made.
+    sent: u64,
+    /// Of those, the ones that were not delivered and whose transaction is over.
+    failures_settled: u64,
+    open: bool,
+}
+
+impl Output {
+    /// A producer that is ready to write. With transactions this fences earlier producers of the same `transactional_id`
+    /// and ends what they left open. Keeps trying while `wanted()`.
+    pub fn connect(settings: &KafkaSettings, transactional_id: &str, wanted: &dyn Fn() -> bool) -> Result<Output> {
+        let deliveries = Arc::new(Deliveries {
+            worker: std::thread::current(),
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            first_failure: Mutex::new(None),
+        });
+        let transactions = settings.delivery == Delivery::ExactlyOnce;
+        let producer: ThreadedProducer<OutputContext> =
+            client::writer(settings, transactions.then_some(transactional_id))
+                .create_with_context(OutputContext(Arc::clone(&deliveries)))
+                .map_err(|source| Error::Client { role: "producer", source })?;
+        let output = Output {
+            producer,
+            deliveries,
+            delivery: settings.delivery,
+            timeout: settings.transaction_timeout,
+            sent: 0,
+            failures_settled: 0,
+            open: false,
+        };
+        if transactions {
+            output.init_transactions(settings.request_timeout, wanted)?;
+        }
+        Ok(output)
+    }
+
+    /// A young coordinator refuses for a moment, a silent broker for as long as it is silent.
+    fn init_transactions(&self, timeout: Duration, wanted: &dyn Fn() -> bool) -> Result<()> {
+        loop {
+            match self
+                .producer
+                .init_transactions(timeout.min(INIT_TIMEOUT))
+                .action("register the transactional producer")
+            {
+                Ok(()) => return Ok(()),
+                Err(e) if e.remedy() == super::Remedy::Stop || is_fatal(&e) || !wanted() => return Err(e),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write to Kafka yet, residua keeps trying");
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Opens a transaction unless one is open. Everything sent from here on is committed or aborted together.
+    pub fn begin(&mut self) -> Result<()> {
+        if !self.open {
+            if self.delivery == Delivery::ExactlyOnce {
+                self.producer.begin_transaction().action("begin a transaction")?;
+            }
+            self.open = true;
+        }
+        Ok(())
+    }
+
+    /// Hands a message to librdkafka. A full queue is waited for, as long as a transaction may last.
+    pub fn send(&mut self, message: Outgoing<'_>) -> Result<()> {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(message.topic);
+        record.key = message.key;
+        record.payload = message.value;
+        record.headers = message.headers;
+        record.timestamp = message.timestamp_ms;
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
+                    record = back;
+                    std::thread::park_timeout(DELIVERY_PAUSE);
+                }
+                Err((source, _)) => return Err(Error::Call { action: "queue a message", source }),
+            }
+        }
+    }
+
+    /// Makes everything sent since `begin` visible together with the offsets, or (at least once) after one another.
+    pub fn commit(&mut self, input: &Input, offsets: impl Iterator<Item = (PartitionId, NextOffset)>) -> Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        self.wait_for_deliveries(deadline)?;
+        let offsets = input.list(offsets)?;
+        match self.delivery {
+            Delivery::AtLeastOnce => input.commit(&offsets)?,
+            Delivery::ExactlyOnce => {
+                let group =
+                    input.group_metadata().ok_or(Error::Timeout { action: "join the group", after: Duration::ZERO })?;
+                let timeout = self.timeout;
+                retry(deadline, || self.producer.send_offsets_to_transaction(&offsets, &group, timeout))
+                    .action("add the offsets to the transaction")?;
+                retry(deadline, || self.producer.commit_transaction(timeout)).action("commit the transaction")?;
+            }
+        }
+        self.open = false;
+        Ok(())
+    }
+
+    /// Makes everything sent since `begin` visible; for messages that belong to no input record.
+    pub fn commit_alone(&mut self) -> Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        self.wait_for_deliveries(deadline)?;
+        if self.delivery == Delivery::ExactlyOnce {
+            let timeout = self.timeout;
+            retry(deadline, || self.producer.commit_transaction(timeout)).action("commit the transaction")?;
+        }
+        self.open = false;
+        Ok(())
+    }
+
+    /// Waits until the brokers have taken everything sent since `begin`, without committing it.
+    pub(super) fn delivered(&mut self) -> Result<()> {
+        self.wait_for_deliveries(Instant::now() + self.timeout)
+    }
+
+    /// Throws away what was sent since `begin`.
+    pub fn abort(&mut self) -> Result<()> {
+        if self.open && self.delivery == Delivery::ExactlyOnce {
+            self.producer.abort_transaction(self.timeout).action("abort the transaction")?;
+        }
+        self.open = false;
+        // Reports of purged messages still arrive; they must not count for the next transaction.
+        self.settle_deliveries(Instant::now() + self.timeout)?;
+        Ok(())
+    }
+
+    /// Closes the producer; waits for a bounded time.
+    pub fn close(self) {
+        super::drop_within("producer", CLOSE_TIMEOUT, move || drop(self));
+    }
+
+    /// `commit_transaction` in rdkafka polls at 100 ms while messages are under way: wait for them here, as long as it takes and no longer.
+    fn wait_for_deliveries(&mut self, deadline: Instant) -> Result<()> {
+        let sent = self.sent;
+        match self.settle_deliveries(deadline)? {
+            (0, _) => Ok(()),
+            (failed, first) => Err(Error::Delivery { failed, sent, first: first.unwrap_or(RDKafkaErrorCode::Unknown) }),
+        }
+    }
+
+    /// Waits until every message sent has its report. Returns how many failed since the last call, and the first reason.
+    fn settle_deliveries(&mut self, deadline: Instant) -> Result<(u64, Option<RDKafkaErrorCode>)> {
+        while self.deliveries.done.load(Ordering::Acquire) < self.sent {
+            if Instant::now() >= deadline {
+                return Err(Error::Timeout { action: "wait for written messages", after: self.timeout });
+            }
+            std::thread::park_timeout(DELIVERY_PAUSE);
+        }
+        let failed = self.deliveries.failed.load(Ordering::Relaxed);
+        let first = self.deliveries.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok((failed - std::mem::replace(&mut self.failures_settled, failed), first))
+    }
+}
+
+fn is_fatal(e: &Error) -> bool {
+    matches!(e, Error::Call { source: KafkaError::Transaction(e), .. } if e.is_fatal())
+}
+
+/// Repeats a call for as long as librdkafka says that it may be repeated.
+fn retry(
+    deadline: Instant,
+    mut call: impl FnMut() -> rdkafka::error::KafkaResult<()>,
+) -> rdkafka::error::KafkaResult<()> {
+    loop {
+        match call() {
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {
+                tracing::debug!(target: "residua::kafka", error = %e, "try again");
+                std::thread::sleep(RETRY_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}

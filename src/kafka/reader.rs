@@ -1,0 +1,76 @@
+//! Reads one topic from its beginning, as anybody could: the models, or the demo's own anomalies.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::client::{self, Quiet};
+use super::error::{Context, Error, Result};
+use super::settings::KafkaSettings;
+
+/// Longest single wait inside `latest`.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Reads the committed records of one partition or more, without a group.
+pub struct TopicReader {
+    consumer: BaseConsumer<Quiet>,
+    topic: String,
+    /// End of the first partition when it was last read to its end.
+    end: Cell<i64>,
+}
+
+impl TopicReader {
+    /// Starts at the beginning of partitions 0 to `partitions` (exclusive).
+    pub fn open(settings: &KafkaSettings, topic: &str, partitions: i32) -> Result<TopicReader> {
+        let consumer: BaseConsumer<Quiet> = client::reader(settings)
+            .create_with_context(Quiet)
+            .map_err(|source| Error::Client { role: "topic reader", source })?;
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition_offset(topic, partition, KafkaOffset::Beginning).action("name a partition")?;
+        }
+        consumer.assign(&list).action("read a topic")?;
+        Ok(TopicReader { consumer, topic: topic.to_owned(), end: Cell::new(0) })
+    }
+
+    /// Reads a topic of one partition on to its end; the value of the last record, if there was one since the last call.
+    pub fn latest(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let deadline = Instant::now() + timeout;
+        // librdkafka tells the end of a partition once: without anything new there is nothing to wait for.
+        let (_, end) = self.consumer.fetch_watermarks(&self.topic, 0, timeout).action("fetch the end of a topic")?;
+        if end <= self.end.get() {
+            return Ok(None);
+        }
+        let mut newest = None;
+        while Instant::now() < deadline {
+            match self.consumer.poll(POLL) {
+                Some(Ok(m)) => newest = m.payload().map(<[u8]>::to_vec),
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    self.end.set(end);
+                    return Ok(newest);
+                }
+                Some(Err(source)) => {
+                    let e = Error::Call { action: "read a topic", source };
+                    if e.remedy() == super::Remedy::Stop {
+                        return Err(e);
+                    }
+                    tracing::debug!(error = %e, "keep trying");
+                }
+                None => {}
+            }
+        }
+        Err(Error::Timeout { action: "read a topic to its end", after: timeout })
+    }
+
+    /// The value of the next record, waiting for at most `timeout`.
+    pub fn next(&self, timeout: Duration) -> Option<Vec<u8>> {
+        match self.consumer.poll(timeout) {
+            Some(Ok(m)) => m.payload().map(<[u8]>::to_vec),
+            _ => None,
+        }
+    }
+}
