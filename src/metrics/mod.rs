@@ -1,1 +1,378 @@
-//! (being built)
+//! Every metric of residua: name, help, labels. A series key is never a label; every label set is bounded.
+//!
+//! The books balance at every scrape: `consumed = scored + warming + dead-lettered + rewound + in flight`. Workers write
+//! them once per batch under a lock that a scrape takes too.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Content type of [`Metrics::scrape`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// What became of the records of one commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    pub scored: u64,
+    pub warming: u64,
+    /// Dead letters by the refusal's reason.
+    pub dead_lettered: Vec<(&'static str, u64)>,
+    /// Anomalies by severity; they are among the scored.
+    pub anomalies: Vec<(&'static str, u64)>,
+}
+
+impl Outcomes {
+    pub fn add_dead_letter(&mut self, reason: &'static str) {
+        count(&mut self.dead_lettered, reason);
+    }
+
+    pub fn add_anomaly(&mut self, severity: &'static str) {
+        count(&mut self.anomalies, severity);
+    }
+
+    /// Back to nothing, keeping the memory.
+    pub fn clear(&mut self) {
+        self.scored = 0;
+        self.warming = 0;
+        self.dead_lettered.clear();
+        self.anomalies.clear();
+    }
+}
+
+fn count(counts: &mut Vec<(&'static str, u64)>, name: &'static str) {
+    match counts.iter_mut().find(|(n, _)| *n == name) {
+        Some((_, n)) => *n += 1,
+        None => counts.push((name, 1)),
+    }
+}
+
+/// Stages of a worker whose duration is measured.
+#[derive(Debug, Clone, Copy)]
+pub enum Stage {
+    Judge,
+    Emit,
+    Commit,
+}
+
+impl Stage {
+    const ALL: [(Stage, &'static str); 3] = [(Stage::Judge, "judge"), (Stage::Emit, "emit"), (Stage::Commit, "commit")];
+}
+
+/// How a transaction (or, at least once, a commit) ended.
+#[derive(Debug, Clone, Copy)]
+pub enum CommitEnd {
+    Committed,
+    Aborted,
+    Unknown,
+}
+
+/// The registry and everything in it. Shared by all workers.
+pub struct Metrics {
+    registry: Registry,
+    books: Mutex<()>,
+    consumed: IntCounter,
+    scored: IntCounter,
+    warming: IntCounter,
+    rewound: IntCounter,
+    dead_lettered: IntCounterVec,
+    in_flight: IntGaugeVec,
+    anomalies: IntCounterVec,
+    scores: Histogram,
+    stages: [Histogram; 3],
+    latency: Histogram,
+    commits: [IntCounter; 3],
+    lag: IntGaugeVec,
+    partitions: IntGaugeVec,
+    rebalances: IntCounter,
+    lost_to_retention: IntCounter,
+    series: IntGaugeVec,
+    warmup_ratio: Gauge,
+    model_info: GaugeVec,
+    threshold: Gauge,
+    alarm_budget: Gauge,
+}
+
+/// Registers a metric; a name is used once, which the test of this module proves by making a `Metrics`.
+fn add<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
+    let collector = made?;
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+impl Metrics {
+    /// All metrics at zero. `dead_letter_reasons` and `severities` are the label values, so that they exist from the start.
+    pub fn new(version: &str, dead_letter_reasons: &[&str], severities: &[&str]) -> prometheus::Result<Metrics> {
+        let r = Registry::new();
+        let counter = |name: &str, help: &str| add(&r, IntCounter::new(name, help));
+        let per_worker = |name: &str, help: &str| add(&r, IntGaugeVec::new(Opts::new(name, help), &["worker"]));
+        let stages = add(
+            &r,
+            HistogramVec::new(
+                HistogramOpts::new(
+                    "residua_stage_duration_seconds",
+                    "Time a worker spent in a stage, per batch (judge, emit) or commit.",
+                )
+                .buckets(vec![0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]),
+                &["stage"],
+            ),
+        )?;
+        let commits = add(
+            &r,
+            IntCounterVec::new(
+                Opts::new("residua_commits_total", "Transactions, or commits under at-least-once, by how they ended."),
+                &["result"],
+            ),
+        )?;
+        let info = add(
+            &r,
+            IntGaugeVec::new(Opts::new("residua_build_info", "Always 1; the label tells the version."), &["version"]),
+        )?;
+        info.with_label_values(&[version]).set(1);
+        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let metrics = Metrics {
+            consumed: counter("residua_records_consumed_total", "Records read from the input topic.")?,
+            scored: counter("residua_records_scored_total", "Records that got a score.")?,
+            warming: counter("residua_records_warming_total", "Records of a series that has no full window yet.")?,
+            rewound: counter(
+                "residua_records_rewound_total",
+                "Records read but not committed, because a transaction was aborted or a partition lost; they are read again.",
+            )?,
+            dead_lettered: add(
+                &r,
+                IntCounterVec::new(
+                    Opts::new(
+                        "residua_records_dead_lettered_total",
+                        "Records written to the dead-letter topic, by reason.",
+                    ),
+                    &["reason"],
+                ),
+            )?,
+            in_flight: per_worker("residua_records_in_flight", "Records read and not yet committed.")?,
+            anomalies: add(
+                &r,
+                IntCounterVec::new(
+                    Opts::new("residua_anomalies_total", "Records flagged as anomalous, by severity."),
+                    &["severity"],
+                ),
+            )?,
+            scores: add(
+                &r,
+                Histogram::with_opts(
+                    HistogramOpts::new("residua_score", "Scores of records; 1 is the threshold.")
+                        .buckets(vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0]),
+                ),
+            )?,
+            stages: Stage::ALL.map(|(_, name)| stages.with_label_values(&[name])),
+            latency: add(
+                &r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "residua_latency_seconds",
+                        "From the Kafka timestamp of the oldest record of a commit to the end of that commit.",
+                    )
+                    .buckets(vec![0.01, 0.03, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0, 600.0, 3600.0]),
+                ),
+            )?,
+            commits: ["committed", "aborted", "unknown"].map(|end| commits.with_label_values(&[end])),
+            lag: per_worker("residua_lag_records", "Records in the assigned partitions that were not yet read.")?,
+            partitions: per_worker("residua_assigned_partitions", "Partitions of the input assigned to a worker.")?,
+            rebalances: counter("residua_rebalances_total", "Times partitions were assigned or revoked.")?,
+            lost_to_retention: counter(
+                "residua_records_lost_to_retention_total",
+                "Offsets that the input topic had deleted before they were read.",
+            )?,
+            series: per_worker("residua_series", "Series with state in memory.")?,
+            warmup_ratio: add(
+                &r,
+                Gauge::new(
+                    "residua_warmup_ratio",
+                    "Progress from start to scoring, 0 to 1: history read, then model trained.",
+                ),
+            )?,
+            model_info: add(
+                &r,
+                GaugeVec::new(
+                    Opts::new("residua_model_info", "Always 1; the label tells the model in force."),
+                    &["fingerprint"],
+                ),
+            )?,
+            threshold: add(
+                &r,
+                Gauge::new("residua_model_threshold", "Threshold of the model in force, in units of its raw score."),
+            )?,
+            alarm_budget: add(&r, Gauge::new("residua_alarm_budget_ratio", "False alarms accepted per record."))?,
+            books: Mutex::new(()),
+            registry: r,
+        };
+        for reason in dead_letter_reasons {
+            metrics.dead_lettered.with_label_values(&[*reason]);
+        }
+        for severity in severities {
+            metrics.anomalies.with_label_values(&[*severity]);
+        }
+        Ok(metrics)
+    }
+
+    fn books(&self) -> MutexGuard<'_, ()> {
+        // Poisoned: a worker panicked between two additions; the process is ending, and the numbers are still the best there are.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `n` more records were read by `worker` and wait for their commit.
+    pub fn consumed(&self, worker: &str, n: u64) {
+        let _balanced = self.books();
+        self.consumed.inc_by(n);
+        self.in_flight.with_label_values(&[worker]).add(n as i64);
+    }
+
+    /// Records left flight by a commit.
+    pub fn settled(&self, worker: &str, outcomes: &Outcomes) {
+        let _balanced = self.books();
+        self.scored.inc_by(outcomes.scored);
+        self.warming.inc_by(outcomes.warming);
+        let mut n = outcomes.scored + outcomes.warming;
+        for (reason, count) in &outcomes.dead_lettered {
+            self.dead_lettered.with_label_values(&[*reason]).inc_by(*count);
+            n += count;
+        }
+        for (severity, count) in &outcomes.anomalies {
+            self.anomalies.with_label_values(&[*severity]).inc_by(*count);
+        }
+        self.in_flight.with_label_values(&[worker]).sub(n as i64);
+    }
+
+    /// `n` records left flight without a commit; they are read again.
+    pub fn rewound(&self, worker: &str, n: u64) {
+        let _balanced = self.books();
+        self.rewound.inc_by(n);
+        self.in_flight.with_label_values(&[worker]).sub(n as i64);
+    }
+
+    pub fn score(&self, score: f64) {
+        self.scores.observe(score);
+    }
+
+    pub fn stage(&self, stage: Stage, seconds: f64) {
+        self.stages[stage as usize].observe(seconds);
+    }
+
+    pub fn committed(&self, end: CommitEnd) {
+        self.commits[end as usize].inc();
+    }
+
+    pub fn latency(&self, seconds: f64) {
+        self.latency.observe(seconds);
+    }
+
+    pub fn lag(&self, worker: &str, records: u64) {
+        self.lag.with_label_values(&[worker]).set(records as i64);
+    }
+
+    pub fn rebalanced(&self, worker: &str, partitions: usize) {
+        self.rebalances.inc();
+        self.partitions.with_label_values(&[worker]).set(partitions as i64);
+    }
+
+    pub fn lost_to_retention(&self, records: u64) {
+        self.lost_to_retention.inc_by(records);
+    }
+
+    pub fn series(&self, worker: &str, count: usize) {
+        self.series.with_label_values(&[worker]).set(count as i64);
+    }
+
+    pub fn warmup(&self, ratio: f64) {
+        self.warmup_ratio.set(ratio);
+    }
+
+    /// The model in force from here on.
+    pub fn model(&self, fingerprint: &str, threshold: f64, budget: f64) {
+        self.model_info.reset();
+        self.model_info.with_label_values(&[fingerprint]).set(1.0);
+        self.threshold.set(threshold);
+        self.alarm_budget.set(budget);
+    }
+
+    /// Totals so far: consumed, scored, warming, dead-lettered.
+    pub fn totals(&self) -> [u64; 4] {
+        let _balanced = self.books();
+        let dead = self.dead_lettered.collect();
+        let dead = dead.iter().flat_map(|f| f.get_metric()).map(|m| m.get_counter().get_value() as u64).sum();
+        [self.consumed.get(), self.scored.get(), self.warming.get(), dead]
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn scrape(&self) -> prometheus::Result<Vec<u8>> {
+        let families = {
+            let _balanced = self.books();
+            self.registry.gather()
+        };
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str, name: &str) -> f64 {
+        let lines = text.lines().filter(|l| l.starts_with(name) && !l.starts_with('#'));
+        lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    #[test]
+    fn books_balance_at_every_scrape() {
+        let m = Metrics::new("0", &["not_json"], &["warning"]).unwrap();
+        let scraping = std::sync::atomic::AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            for worker in ["0", "1"] {
+                let m = &m;
+                let scraping = &scraping;
+                scope.spawn(move || {
+                    for i in 0..2_000 {
+                        m.consumed(worker, 7);
+                        if i % 5 == 0 {
+                            m.rewound(worker, 7);
+                        } else {
+                            let dead_lettered = vec![("not_json", 1)];
+                            m.settled(
+                                worker,
+                                &Outcomes { scored: 4, warming: 2, dead_lettered, anomalies: vec![("warning", 1)] },
+                            );
+                        }
+                    }
+                    scraping.store(false, std::sync::atomic::Ordering::Relaxed);
+                });
+            }
+            let mut scrapes = 0;
+            while scraping.load(std::sync::atomic::Ordering::Relaxed) || scrapes == 0 {
+                let text = String::from_utf8(m.scrape().unwrap()).unwrap();
+                let consumed = value(&text, "residua_records_consumed_total");
+                let parts = ["scored_total", "warming_total", "dead_lettered_total", "rewound_total", "in_flight"];
+                let sum: f64 = parts.iter().map(|p| value(&text, &format!("residua_records_{p}"))).sum();
+                assert_eq!(consumed, sum, "{text}");
+                scrapes += 1;
+            }
+        });
+        assert_eq!(m.totals(), [28_000, 12_800, 6_400, 3_200]);
+    }
+
+    #[test]
+    fn names_follow_prometheus_conventions() {
+        let m = Metrics::new("0", &["not_json"], &["warning"]).unwrap();
+        m.model("0123456789abcdef", 1.0, 1e-4);
+        let families = m.registry.gather();
+        assert!(families.len() > 15);
+        for f in families.iter().filter(|f| f.name().starts_with("residua_")) {
+            let counter = f.get_field_type() == prometheus::proto::MetricType::COUNTER;
+            assert_eq!(counter, f.name().ends_with("_total"), "{}", f.name());
+            assert!(f.help().ends_with('.'), "{}", f.name());
+        }
+    }
+}
