@@ -1,1 +1,361 @@
-//! (being built)
+//! The worker loop: one batch from poll to commit.
+//!
+//! A worker is a thread, a member of the consumer group and a producer. Between poll and commit there is no channel, lock
+//! or spawn. Everything a record causes, and the offset after it, becomes visible in one commit, or not at all.
+
+mod batch;
+mod engine;
+mod shared;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use engine::Engine;
+pub use shared::{ModelSlot, Pulse, Stop};
+
+use crate::detector::DetectorSettings;
+use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled, Remedy, Start, StartAt};
+use crate::metrics::{CommitEnd, Metrics, Outcomes, Stage};
+use crate::model::TrainingSource;
+use crate::record::{InputSettings, NextOffset, PartitionId};
+
+/// Records judged in one forward pass at most.
+const BATCH_RECORDS_MAX: usize = 1_024;
+/// Longest wait for a record; bounds how late a wish to stop or a due commit is seen.
+const POLL_MAX: Duration = Duration::from_millis(50);
+/// Pause before something that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Time to leave the group in good order.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a worker needs to know.
+pub struct WorkerSettings {
+    pub kafka: KafkaSettings,
+    pub input: InputSettings,
+    pub detector: DetectorSettings,
+    /// Unique among the running workers of the group; stable over restarts if `kafka.instance_id` is set.
+    pub transactional_id: String,
+    pub index: usize,
+}
+
+/// What a worker shares with the process.
+#[derive(Clone)]
+pub struct Shared {
+    pub metrics: Arc<Metrics>,
+    pub pulse: Arc<Pulse>,
+    pub model: Arc<ModelSlot>,
+    pub stop: Stop,
+}
+
+/// Why a worker ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    #[error("use the model: {0}")]
+    Schema(#[from] crate::record::SchemaError),
+    #[error("start a worker: there is no model yet")]
+    NoModel,
+}
+
+/// Everything read since the last commit.
+#[derive(Default)]
+struct Open {
+    since: Option<Instant>,
+    /// Kafka timestamp of the oldest record, milliseconds since the epoch.
+    oldest_ms: Option<i64>,
+    next: BTreeMap<PartitionId, NextOffset>,
+    outcomes: Outcomes,
+    /// Records read, and how many of them the metrics know of.
+    read: u64,
+    reported: u64,
+}
+
+struct Worker {
+    settings: WorkerSettings,
+    shared: Shared,
+    label: String,
+    input: Input,
+    output: Output,
+    engine: Engine,
+    model_version: u64,
+    open: Open,
+    /// An assignment not taken over yet.
+    arriving: Option<Partitions>,
+    held: Vec<PartitionId>,
+}
+
+/// Works until asked to stop, then settles, leaves the group and returns. An error means that trying again cannot help.
+pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError> {
+    let model_version = shared.model.version();
+    let model = shared.model.get().ok_or(WorkerError::NoModel)?;
+    let engine = Engine::new(model, &settings.input, &settings.detector, &settings.kafka)?;
+    let output = connect(&settings, &shared)?;
+    let input = Input::join(&settings.kafka, settings.index)?;
+    let label = settings.index.to_string();
+    let (open, held) = (Open::default(), Vec::new());
+    let mut worker =
+        Worker { settings, shared, label, input, output, engine, model_version, open, arriving: None, held };
+    let ended = worker.run();
+    worker.input.leave(LEAVE_TIMEOUT);
+    worker.output.close();
+    ended
+}
+
+/// Waits for a broker if need be; the pulse goes on meanwhile.
+fn connect(settings: &WorkerSettings, shared: &Shared) -> kafka::Result<Output> {
+    Output::connect(&settings.kafka, &settings.transactional_id, &|| {
+        shared.pulse.turn();
+        !shared.stop.requested()
+    })
+}
+
+impl Worker {
+    fn run(&mut self) -> Result<(), WorkerError> {
+        while !self.shared.stop.requested() {
+            match self.turn() {
+                Err(WorkerError::Kafka(error)) => self.recover(error)?,
+                other => other?,
+            }
+        }
+        if let Err(error) = self.commit() {
+            tracing::warn!(%error, "the last records could not be committed, they will be read again");
+            self.open.abandon(&self.shared.metrics, &self.label);
+        }
+        Ok(())
+    }
+
+    /// One record or one rebalance, and what is due after it.
+    fn turn(&mut self) -> Result<(), WorkerError> {
+        self.shared.pulse.turn();
+        self.take_over()?;
+        match self.input.poll(self.open.wait(self.settings.kafka.commit_interval))? {
+            Polled::Record(message) => {
+                self.open.begin(&mut self.output)?;
+                self.engine.take(&message, &self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
+                self.open.read(&message.raw());
+            }
+            Polled::Assign(partitions) => self.arriving = Some(partitions),
+            Polled::Revoke(partitions) => self.hand_over(&partitions)?,
+            Polled::Idle => {}
+        }
+        if self.engine.waiting() >= BATCH_RECORDS_MAX {
+            self.judge()?;
+        }
+        if self.open.is_due(self.settings.kafka.commit_interval) {
+            self.commit()?;
+            self.look_around()?;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self) -> kafka::Result<()> {
+        let metrics = &self.shared.metrics;
+        self.open.report(metrics, &self.label);
+        let start = Instant::now();
+        self.engine.judge();
+        let judged = Instant::now();
+        metrics.stage(Stage::Judge, (judged - start).as_secs_f64());
+        self.engine.emit(&self.settings.kafka, &mut self.output, &mut self.open.outcomes, metrics)?;
+        metrics.stage(Stage::Emit, judged.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Makes everything read so far visible, with its offsets.
+    fn commit(&mut self) -> kafka::Result<()> {
+        if self.open.since.is_none() {
+            return Ok(());
+        }
+        self.judge()?;
+        let start = Instant::now();
+        self.output.commit(&self.input, self.open.next.iter().map(|(&p, &n)| (p, n)))?;
+        let metrics = &self.shared.metrics;
+        metrics.stage(Stage::Commit, start.elapsed().as_secs_f64());
+        metrics.committed(CommitEnd::Committed);
+        if let (Some(oldest), Ok(now)) = (self.open.oldest_ms, SystemTime::now().duration_since(UNIX_EPOCH)) {
+            metrics.latency((now.as_millis() as i64 - oldest).max(0) as f64 / 1e3);
+        }
+        metrics.settled(&self.label, &self.open.outcomes);
+        self.open.clear();
+        Ok(())
+    }
+
+    /// After a commit: a newer model, librdkafka's report.
+    fn look_around(&mut self) -> Result<(), WorkerError> {
+        let version = self.shared.model.version();
+        if version != self.model_version
+            && let Some(model) = self.shared.model.get()
+        {
+            self.engine = Engine::new(model, &self.settings.input, &self.settings.detector, &self.settings.kafka)?;
+            self.model_version = version;
+        }
+        self.shared.metrics.series(&self.label, self.engine.series_count());
+        Ok(())
+    }
+
+    /// Takes over an assignment. What Kafka does not answer now is asked again at the next turn.
+    fn take_over(&mut self) -> kafka::Result<()> {
+        if let Some(observed) = self.input.take_observed() {
+            self.shared.pulse.answered(observed.answers);
+            self.shared.metrics.lag(&self.label, observed.lag);
+        }
+        let Some(partitions) = &self.arriving else { return Ok(()) };
+        let (settings, model) = (&self.settings.kafka, self.shared.model.get());
+        let start = |p| start_at(settings, model.as_ref().map(|m| m.source()), p);
+        match self.input.accept(partitions, &start) {
+            Ok(taken) => {
+                let lost = taken.iter().map(|t| t.lost_to_retention).sum();
+                if lost > 0 {
+                    tracing::error!(
+                        lost,
+                        "the input topic deleted records before they were read; their retention is shorter than the outage was"
+                    );
+                    self.shared.metrics.lost_to_retention(lost);
+                }
+                self.held.extend(taken.iter().map(|t| t.partition));
+                tracing::info!(worker = self.label, partitions = ?taken.iter().map(|t| (t.partition.0, t.from.0)).collect::<Vec<_>>(), "partitions assigned");
+                self.arriving = None;
+                self.note_assignment();
+            }
+            Err(e) if e.remedy() == Remedy::Stop => return Err(e),
+            Err(error) => {
+                tracing::warn!(%error, "cannot take over the assigned partitions yet");
+                std::thread::sleep(RETRY_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles and gives partitions back.
+    fn hand_over(&mut self, partitions: &Partitions) -> Result<(), WorkerError> {
+        self.arriving = None;
+        let settled = match self.input.assignment_lost() {
+            // They belong to somebody else already, who reads from the last commit.
+            true => self.give_up(),
+            false => self.commit().or_else(|error| {
+                tracing::warn!(%error, "cannot commit before giving partitions back, their new owner reads the records again");
+                self.give_up()
+            }),
+        };
+        let gone = partitions.ids();
+        self.held.retain(|p| !gone.contains(p));
+        self.engine.forget();
+        self.input.release(partitions)?;
+        tracing::info!(worker = self.label, partitions = ?gone.iter().map(|p| p.0).collect::<Vec<_>>(), "partitions revoked");
+        self.note_assignment();
+        Ok(settled?)
+    }
+
+    fn note_assignment(&self) {
+        self.shared.pulse.assigned(Some(self.held.len()));
+        self.shared.metrics.rebalanced(&self.label, self.held.len());
+    }
+
+    /// Throws away what is not committed.
+    fn give_up(&mut self) -> kafka::Result<()> {
+        self.open.abandon(&self.shared.metrics, &self.label);
+        self.engine.forget();
+        self.output.abort()
+    }
+
+    /// After a failed call: back to the last commit, with a new producer where the old one is of no use.
+    fn recover(&mut self, error: kafka::Error) -> Result<(), WorkerError> {
+        let remedy = error.remedy();
+        if remedy == Remedy::Stop {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "going back to the last commit");
+        self.shared.metrics.committed(if remedy == Remedy::Abort { CommitEnd::Aborted } else { CommitEnd::Unknown });
+        if error.is_too_large() {
+            let max_bytes = self.engine.shorten_dead_letters();
+            tracing::warn!(
+                max_bytes,
+                "a message was too large for its topic; dead letters are cut shorter from now on"
+            );
+        }
+        self.open.abandon(&self.shared.metrics, &self.label);
+        self.engine.forget();
+        if remedy == Remedy::Replace || self.output.abort().is_err() {
+            match connect(&self.settings, &self.shared) {
+                Ok(fresh) => std::mem::replace(&mut self.output, fresh).close(),
+                Err(e) if e.remedy() == Remedy::Stop => return Err(e.into()),
+                Err(error) => tracing::warn!(%error, "cannot replace the producer yet"),
+            }
+        }
+        while let Err(error) = self.input.rewind() {
+            if error.remedy() == Remedy::Stop {
+                return Err(error.into());
+            }
+            if self.shared.stop.requested() {
+                break;
+            }
+            tracing::warn!(%error, "cannot go back to the last commit yet");
+            self.shared.pulse.turn();
+            std::thread::sleep(RETRY_PAUSE);
+        }
+        Ok(())
+    }
+}
+
+/// Just after what the model was trained on, if that was this topic; else as configured.
+fn start_at(settings: &KafkaSettings, trained_on: Option<&TrainingSource>, partition: PartitionId) -> StartAt {
+    match trained_on {
+        Some(TrainingSource::Topic { topic, ranges }) if *topic == settings.input => {
+            // A partition that did not exist then is new: all of it.
+            ranges.iter().find(|r| r.0 == partition).map_or(StartAt::Earliest, |r| StartAt::Offset(r.2))
+        }
+        _ => match settings.start {
+            Start::Earliest => StartAt::Earliest,
+            Start::Latest => StartAt::Latest,
+        },
+    }
+}
+
+impl Open {
+    fn begin(&mut self, output: &mut Output) -> kafka::Result<()> {
+        if self.since.is_none() {
+            output.begin()?;
+            self.since = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, raw: &crate::record::RawRecord<'_>) {
+        self.next.insert(raw.position.partition, raw.position.offset.next());
+        self.read += 1;
+        self.oldest_ms = match (self.oldest_ms, raw.timestamp_ms) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    fn wait(&self, commit_interval: Duration) -> Duration {
+        self.since.map_or(POLL_MAX, |since| commit_interval.saturating_sub(since.elapsed()).min(POLL_MAX))
+    }
+
+    fn is_due(&self, commit_interval: Duration) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= commit_interval)
+    }
+
+    /// Tells the metrics of the records read since it last told them.
+    fn report(&mut self, metrics: &Metrics, worker: &str) {
+        metrics.consumed(worker, self.read - self.reported);
+        self.reported = self.read;
+    }
+
+    fn abandon(&mut self, metrics: &Metrics, worker: &str) {
+        self.report(metrics, worker);
+        metrics.rewound(worker, self.read);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.since = None;
+        self.oldest_ms = None;
+        self.next.clear();
+        self.outcomes.clear();
+        self.read = 0;
+        self.reported = 0;
+    }
+}

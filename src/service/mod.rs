@@ -1,1 +1,381 @@
-//! (being built)
+//! Wiring: HTTP, the learner, the workers, and how all of it ends.
+
+mod learner;
+mod pages;
+mod progress;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+pub use learner::{Learner, load};
+use pages::Status;
+pub use progress::{Progress, Stage, Standing};
+use tokio::runtime::Runtime;
+
+use crate::config::Config;
+use crate::http::{self, Pages};
+use crate::kafka::{self, KafkaSettings, Remedy, TopicReader};
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::pipeline::{self, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
+use crate::record::{Refusal, Severity};
+
+/// Longest wait for a newer model; bounds how late a wish to stop is seen.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+/// Pause between two looks for a broker at start.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// One look for a broker.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the service ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No broker answered in time.
+    #[error("reach Kafka at {brokers}: {source}")]
+    Unreachable { brokers: String, source: Box<kafka::Error> },
+    /// What the configuration names is not there.
+    #[error("{0}")]
+    Misconfigured(String),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// A running service.
+pub struct Service {
+    runtime: Runtime,
+    supervisor: Option<JoinHandle<Result<(), Failure>>>,
+    stop: Stop,
+    metrics: Arc<Metrics>,
+    progress: Arc<Progress>,
+    model: Arc<ModelSlot>,
+    http: Option<SocketAddr>,
+    status: Arc<Status>,
+}
+
+struct Context {
+    config: Config,
+    metrics: Arc<Metrics>,
+    progress: Arc<Progress>,
+    model: Arc<ModelSlot>,
+    pulses: Vec<Arc<Pulse>>,
+    pulse: Arc<Pulse>,
+    stop: Stop,
+}
+
+impl Service {
+    /// Binds HTTP and starts; what follows happens on threads of its own. `shown` is the configuration for `/status`.
+    pub fn start(config: Config, shown: serde_json::Value) -> Result<Service, Failure> {
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), Refusal::REASONS, &Severity::NAMES)
+            .context("register the metrics")?;
+        let metrics = Arc::new(metrics);
+        let progress = Arc::new(Progress::new(Arc::clone(&metrics)));
+        let (model, stop, pulse) = (Arc::new(ModelSlot::default()), Stop::default(), Arc::new(Pulse::default()));
+        let pulses: Vec<_> = (0..config.service.workers).map(|_| Arc::new(Pulse::default())).collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("start the runtime")?;
+        let status = Arc::new(Status {
+            metrics: Arc::clone(&metrics),
+            progress: Arc::clone(&progress),
+            model: Arc::clone(&model),
+            workers: pulses.clone(),
+            supervisor: Arc::clone(&pulse),
+            stop: stop.clone(),
+            liveness_timeout: config.http.liveness_timeout,
+            readiness_timeout: config.http.readiness_timeout,
+            config: shown,
+        });
+        let http = match config.http.listen.as_str() {
+            "" => None,
+            listen => {
+                let address: SocketAddr = listen.parse().with_context(|| format!("read http.listen `{listen}`"))?;
+                let listener = runtime
+                    .block_on(http::bind(address))
+                    .with_context(|| format!("listen on http.listen {address}"))?;
+                let bound = listener.local_addr().context("read the bound address")?;
+                runtime.spawn(http::serve(listener, Arc::clone(&status) as Arc<dyn Pages>));
+                tracing::info!("metrics and health on http://{bound}/");
+                Some(bound)
+            }
+        };
+        let context = Context {
+            config,
+            metrics: Arc::clone(&metrics),
+            progress: Arc::clone(&progress),
+            model: Arc::clone(&model),
+            pulses,
+            pulse,
+            stop: stop.clone(),
+        };
+        let supervisor = std::thread::Builder::new().name("supervisor".into()).spawn(move || {
+            let ended = context.supervise();
+            context.stop.request();
+            ended
+        });
+        let supervisor = Some(supervisor.context("start the supervisor thread")?);
+        Ok(Service { runtime, supervisor, stop, metrics, progress, model, http, status })
+    }
+
+    /// Where HTTP listens, if it does.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Where learning stands.
+    pub fn learning(&self) -> Standing {
+        self.progress.standing()
+    }
+
+    /// What `/readyz` says.
+    pub fn ready(&self) -> bool {
+        self.status.ready().is_ok()
+    }
+
+    /// The model in force, if there is one yet.
+    pub fn model(&self) -> Option<Arc<Model>> {
+        self.model.get()
+    }
+
+    /// Whether the service has ended or is ending.
+    pub fn stopping(&self) -> bool {
+        self.stop.requested()
+    }
+
+    /// Asks everything to drain and end.
+    pub fn stop(&self) {
+        self.stop.request();
+    }
+
+    /// Waits for SIGTERM, SIGINT or the end of the service, whichever is first.
+    pub fn wait_for_signal(&self) -> anyhow::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        self.runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+            let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+            let mut look = tokio::time::interval(FOLLOW_INTERVAL);
+            while !self.stop.requested() {
+                let signal = tokio::select! {
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                    _ = look.tick() => continue,
+                };
+                tracing::info!("{signal}: draining");
+                break;
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits for the end, after [`Service::stop`] or a failure.
+    pub fn join(mut self) -> Result<(), Failure> {
+        let ended = match self.supervisor.take().map(JoinHandle::join) {
+            Some(Ok(ended)) => ended,
+            _ => Err(Failure::Other(anyhow::anyhow!("the supervisor panicked; this is a bug of residua"))),
+        };
+        self.runtime.shutdown_timeout(Duration::from_millis(200));
+        ended
+    }
+}
+
+/// Trains on the input topic's history, waiting for enough records if need be, and publishes nothing.
+pub fn train_once(config: &Config) -> Result<Model, Failure> {
+    let metrics =
+        Metrics::new(env!("CARGO_PKG_VERSION"), Refusal::REASONS, &Severity::NAMES).context("register the metrics")?;
+    let learner = Learner {
+        kafka: &config.kafka,
+        input: &config.input,
+        model: &config.model,
+        learning: &config.learning,
+        progress: &Progress::new(Arc::new(metrics)),
+        pulse: &Pulse::default(),
+        stop: &Stop::default(),
+    };
+    let brokers = config.kafka.brokers.clone();
+    kafka::reachable(&config.kafka, config.kafka.request_timeout)
+        .map_err(|source| Failure::Unreachable { brokers, source: Box::new(source) })?;
+    Ok(learner.train()?.context("training was stopped")?)
+}
+
+/// Runs a short job that asks Kafka and waits.
+pub fn block_on<T>(job: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    Ok(runtime.block_on(job))
+}
+
+impl Context {
+    fn supervise(&self) -> Result<(), Failure> {
+        if !self.wait_for_kafka()? {
+            return Ok(());
+        }
+        let models = match self.config.learning.model_file.as_str() {
+            "" => Some(kafka::model_reader(&self.config.kafka).context("open the models topic")?),
+            _ => None,
+        };
+        let learner = Learner {
+            kafka: &self.config.kafka,
+            input: &self.config.input,
+            model: &self.config.model,
+            learning: &self.config.learning,
+            progress: &self.progress,
+            pulse: &self.pulse,
+            stop: &self.stop,
+        };
+        let Some(model) = learner.obtain(models.as_ref())? else { return Ok(()) };
+        self.put_in_force(model);
+        let workers = self.start_workers()?;
+        let ended = self.follow(models.as_ref(), &workers);
+        self.stop.request();
+        self.drain(workers, ended)
+    }
+
+    /// Looks for a broker and the topics, for as long as one request may take. False: asked to stop meanwhile.
+    fn wait_for_kafka(&self) -> Result<bool, Failure> {
+        let kafka = &self.config.kafka;
+        let deadline = Instant::now() + kafka.request_timeout;
+        while !self.stop.requested() {
+            self.pulse.turn();
+            match kafka::reachable(kafka, LOOK_TIMEOUT) {
+                Ok(_) => {
+                    self.find_topics()?;
+                    return Ok(true);
+                }
+                Err(e) if e.remedy() == Remedy::Stop => return Err(Failure::Misconfigured(e.to_string())),
+                Err(source) if Instant::now() >= deadline => {
+                    return Err(Failure::Unreachable { brokers: kafka.brokers.clone(), source: Box::new(source) });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "Kafka does not answer yet");
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn find_topics(&self) -> Result<(), Failure> {
+        let missing = kafka::missing_topics(&self.config.kafka).context("look for the topics")?;
+        let own_model = !self.config.learning.model_file.is_empty();
+        let missing: Vec<_> = missing
+            .iter()
+            .filter(|t| !(own_model && t.role == "models"))
+            .map(|t| format!("`{}` ({})", t.name, t.role))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Misconfigured(format!(
+            "find the topics: {} missing; create them, or let `residua check --connect --create-topics` do it",
+            missing.join(", ")
+        )))
+    }
+
+    fn put_in_force(&self, model: Arc<Model>) {
+        let budget = &self.config.detector.alarms;
+        self.metrics.model(model.fingerprint(), model.threshold(budget), budget.rate());
+        tracing::info!(model = model.fingerprint(), features = model.schema().len(), alarms = %budget, "model in force");
+        self.model.set(model);
+    }
+
+    fn start_workers(&self) -> anyhow::Result<Vec<JoinHandle<Result<(), WorkerError>>>> {
+        let run: u64 = RandomState::new().hash_one(std::process::id());
+        let mut workers = Vec::new();
+        for (index, pulse) in self.pulses.iter().enumerate() {
+            let settings = WorkerSettings {
+                kafka: self.config.kafka.clone(),
+                input: self.config.input.clone(),
+                detector: self.config.detector.clone(),
+                transactional_id: transactional_id(&self.config.kafka, run, index),
+                index,
+            };
+            pulse.turn();
+            let shared = Shared {
+                metrics: Arc::clone(&self.metrics),
+                pulse: Arc::clone(pulse),
+                model: Arc::clone(&self.model),
+                stop: self.stop.clone(),
+            };
+            let name = format!("worker-{index}");
+            workers.push(
+                std::thread::Builder::new()
+                    .name(name)
+                    .spawn(move || pipeline::work(settings, shared))
+                    .context("start a worker thread")?,
+            );
+        }
+        Ok(workers)
+    }
+
+    /// Takes up newer models until asked to stop or a worker ends.
+    fn follow(
+        &self,
+        models: Option<&TopicReader>,
+        workers: &[JoinHandle<Result<(), WorkerError>>],
+    ) -> anyhow::Result<()> {
+        while !self.stop.requested() && !workers.iter().any(JoinHandle::is_finished) {
+            self.pulse.turn();
+            let newer = match models {
+                Some(models) => models.next(FOLLOW_INTERVAL),
+                None => {
+                    std::thread::sleep(FOLLOW_INTERVAL);
+                    None
+                }
+            };
+            match newer.map(|bytes| Model::from_bytes(&bytes)) {
+                Some(Ok(model)) if self.model.get().is_some_and(|m| m.fingerprint() == model.fingerprint()) => {}
+                Some(Ok(model)) => self.put_in_force(Arc::new(model)),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "a new model in the topic cannot be used, the old one stays in force")
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the workers, for as long as draining may take.
+    fn drain(
+        &self,
+        workers: Vec<JoinHandle<Result<(), WorkerError>>>,
+        mut ended: anyhow::Result<()>,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.config.service.drain_timeout;
+        for (index, worker) in workers.into_iter().enumerate() {
+            while !worker.is_finished() && Instant::now() < deadline {
+                self.pulse.turn();
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if !worker.is_finished() {
+                tracing::warn!(
+                    worker = index,
+                    "still busy after the drain timeout; what it has not committed will be read again"
+                );
+                continue;
+            }
+            let end = match worker.join() {
+                Ok(end) => end.map_err(anyhow::Error::new).with_context(|| format!("run worker {index}")),
+                Err(_) => Err(anyhow::anyhow!("worker {index} panicked; this is a bug of residua")),
+            };
+            ended = ended.and(end);
+        }
+        Ok(ended?)
+    }
+}
+
+/// Stable over restarts where the process has a stable name, so that a new process ends at once what the old one left open;
+/// otherwise unique to this run, so that two processes can never fence each other.
+fn transactional_id(kafka: &KafkaSettings, run: u64, worker: usize) -> String {
+    match kafka.instance_id.as_str() {
+        "" => format!("{}-{run:016x}-{worker}", kafka.group),
+        id => format!("{}-{id}-{worker}", kafka.group),
+    }
+}

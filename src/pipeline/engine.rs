@@ -1,0 +1,196 @@
+//! The model in force, applied: decode and observe one record, judge a batch, write what it means. Knows no Kafka call but `send`.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::batch::{Batch, Entry};
+use crate::detector::{Detector, DetectorSettings, Verdict};
+use crate::kafka::{self, KafkaSettings, Message, Outgoing, Output};
+use crate::metrics::{Metrics, Outcomes};
+use crate::model::Model;
+use crate::record::{Alert, Decoder, InputSettings, SchemaError};
+
+/// Decoder and detector for one model, and the batch between them.
+pub struct Engine {
+    model: Arc<Model>,
+    decoder: Decoder,
+    detector: Detector,
+    detector_settings: DetectorSettings,
+    values: Vec<f64>,
+    batch: Batch,
+    verdicts: Vec<Verdict>,
+    wire: Vec<u8>,
+    /// Values of dead letters are cut to this length, bytes.
+    dead_letter_max_bytes: usize,
+}
+
+/// One line of the scores topic.
+#[derive(Serialize)]
+struct ScoreLine<'a> {
+    id: &'a str,
+    time: String,
+    series: &'a str,
+    /// None: warming.
+    score: Option<f64>,
+    flagged: bool,
+}
+
+impl Engine {
+    pub fn new(
+        model: Arc<Model>,
+        input: &InputSettings,
+        detector: &DetectorSettings,
+        kafka: &KafkaSettings,
+    ) -> Result<Engine, SchemaError> {
+        Ok(Engine {
+            decoder: Decoder::new(input, model.schema())?,
+            detector: Detector::new(Arc::clone(&model), detector),
+            detector_settings: detector.clone(),
+            values: vec![0.0; model.schema().len()],
+            model,
+            batch: Batch::default(),
+            verdicts: Vec::new(),
+            wire: Vec::new(),
+            dead_letter_max_bytes: kafka.dead_letter_max_bytes,
+        })
+    }
+
+    /// Decodes a record straight from the message. A record that decodes enters its series and waits for `judge`, one that
+    /// does not leaves as a dead letter.
+    pub fn take(
+        &mut self,
+        message: &Message<'_>,
+        kafka: &KafkaSettings,
+        output: &mut Output,
+        outcomes: &mut Outcomes,
+    ) -> kafka::Result<()> {
+        let raw = message.raw();
+        match self.decoder.decode(&raw, &mut self.values) {
+            Ok(decoded) => {
+                self.detector.observe(&decoded.series, &self.values);
+                self.batch.push(raw.position, decoded.time, &decoded.series, raw.traceparent);
+                Ok(())
+            }
+            Err(refusal) => {
+                outcomes.add_dead_letter(refusal.reason());
+                output.send(message.dead_letter(
+                    &kafka.dead_letters,
+                    &refusal,
+                    &kafka.group,
+                    self.dead_letter_max_bytes,
+                ))
+            }
+        }
+    }
+
+    /// Records taken and not yet judged.
+    pub fn waiting(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Scores everything taken since the last call.
+    pub fn judge(&mut self) {
+        self.verdicts.clear();
+        self.verdicts.extend_from_slice(self.detector.judge());
+    }
+
+    /// Sends what the last `judge` found: an alert for each flagged record, a line for every record where scores are wanted.
+    pub fn emit(
+        &mut self,
+        kafka: &KafkaSettings,
+        output: &mut Output,
+        outcomes: &mut Outcomes,
+        metrics: &Metrics,
+    ) -> kafka::Result<()> {
+        for index in 0..self.verdicts.len() {
+            let entry = self.batch.get(index);
+            let (score, flagged) = match self.verdicts[index] {
+                Verdict::Warming => (None, false),
+                Verdict::Scored { score, flagged } => (Some(score), flagged),
+            };
+            match score {
+                None => outcomes.warming += 1,
+                Some(score) => {
+                    outcomes.scored += 1;
+                    metrics.score(score);
+                }
+            }
+            if flagged {
+                let severity =
+                    alert(&self.model, &mut self.detector, index, score.unwrap_or(1.0), &entry, kafka, &mut self.wire);
+                outcomes.add_anomaly(severity);
+                output.send(Outgoing {
+                    topic: &kafka.anomalies,
+                    key: Some(entry.series.as_bytes()),
+                    value: Some(&self.wire),
+                    headers: entry.traceparent.map(kafka::trace_headers),
+                    timestamp_ms: None,
+                })?;
+            }
+            if !kafka.scores.is_empty() {
+                score_line(&entry, kafka, score, flagged, &mut self.wire);
+                output.send(Outgoing {
+                    topic: &kafka.scores,
+                    key: Some(entry.series.as_bytes()),
+                    value: Some(&self.wire),
+                    ..Outgoing::default()
+                })?;
+            }
+        }
+        self.batch.clear();
+        self.verdicts.clear();
+        Ok(())
+    }
+
+    /// Forgets the batch and the state of every series: what was observed is going to be read again.
+    pub fn forget(&mut self) {
+        self.batch.clear();
+        self.verdicts.clear();
+        self.detector = Detector::new(Arc::clone(&self.model), &self.detector_settings);
+    }
+
+    pub fn series_count(&self) -> usize {
+        self.detector.series_count()
+    }
+
+    /// A topic took no dead letter of this size: cut the next ones shorter.
+    pub fn shorten_dead_letters(&mut self) -> usize {
+        self.dead_letter_max_bytes /= 2;
+        self.dead_letter_max_bytes
+    }
+}
+
+/// Writes the alert for record `index` of the judged batch into `wire`; returns its severity.
+fn alert(
+    model: &Model,
+    detector: &mut Detector,
+    index: usize,
+    score: f64,
+    entry: &Entry<'_>,
+    kafka: &KafkaSettings,
+    wire: &mut Vec<u8>,
+) -> &'static str {
+    let why = detector.explain(index);
+    let alert = Alert {
+        topic: &kafka.input,
+        position: entry.position,
+        time: entry.time,
+        series: entry.series,
+        score,
+        model: model.fingerprint(),
+        sensors: &why.sensors,
+        other_share: why.other_share,
+    };
+    wire.clear();
+    alert.write(wire);
+    alert.severity().name()
+}
+
+fn score_line(entry: &Entry<'_>, kafka: &KafkaSettings, score: Option<f64>, flagged: bool, wire: &mut Vec<u8>) {
+    wire.clear();
+    let id = entry.position.id(&kafka.input);
+    let line = ScoreLine { id: &id, time: entry.time.to_string(), series: entry.series, score, flagged };
+    // Writing finite numbers and strings into memory cannot fail.
+    let _ = serde_json::to_writer(&mut *wire, &line);
+}

@@ -1,0 +1,107 @@
+//! What a worker shares with the rest of the process: the model in force, its pulse, the wish to stop.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::Model;
+
+/// The model in force. Workers look at the version at every turn and take a new model at their next commit.
+#[derive(Default)]
+pub struct ModelSlot {
+    version: AtomicU64,
+    model: Mutex<Option<Arc<Model>>>,
+}
+
+impl ModelSlot {
+    /// Puts a model in force.
+    pub fn set(&self, model: Arc<Model>) {
+        *self.model.lock().unwrap_or_else(PoisonError::into_inner) = Some(model);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Grows with every `set`; 0 as long as there is no model.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub fn get(&self) -> Option<Arc<Model>> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Signs of life of one worker, written by it and read by the probes.
+pub struct Pulse {
+    epoch: Instant,
+    turned_ms: AtomicU64,
+    answered_ms: AtomicU64,
+    answers: AtomicU64,
+    assigned: AtomicI64,
+}
+
+/// `Pulse::assigned` before the group's first answer.
+const NO_ASSIGNMENT: i64 = -1;
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Pulse {
+            epoch: Instant::now(),
+            turned_ms: AtomicU64::new(0),
+            answered_ms: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+            assigned: AtomicI64::new(NO_ASSIGNMENT),
+        }
+    }
+}
+
+impl Pulse {
+    fn now_ms(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    /// The loop turned.
+    pub fn turn(&self) {
+        self.turned_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Brokers have sent `answers` responses so far.
+    pub fn answered(&self, answers: u64) {
+        if self.answers.swap(answers, Ordering::Relaxed) != answers {
+            self.answered_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// Partitions held now; none between a revocation and the next assignment.
+    pub fn assigned(&self, partitions: Option<usize>) {
+        self.assigned.store(partitions.map_or(NO_ASSIGNMENT, |n| n as i64), Ordering::Relaxed);
+    }
+
+    /// Time since the loop last turned.
+    pub fn silent_for(&self) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(self.turned_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Time since a broker last answered.
+    pub fn unanswered_for(&self) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(self.answered_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Partitions held, if the group has answered (a member may rightly hold none).
+    pub fn partitions(&self) -> Option<usize> {
+        usize::try_from(self.assigned.load(Ordering::Relaxed)).ok()
+    }
+}
+
+/// The wish to stop, set once.
+#[derive(Default, Clone)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,152 @@
+//! Where the model comes from: a file, the models topic, or the topic's own history.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+
+use super::progress::{Progress, Stage};
+use crate::config::LearningSettings;
+use crate::kafka::{HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
+use crate::model::{Model, ModelSettings, TrainingSource};
+use crate::pipeline::{Pulse, Stop};
+use crate::record::{History, InputSettings};
+
+/// Wait between two looks at a topic that has too few records.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Time to read the models topic to its end.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for the model of an instance that began to train after this one, at least.
+const OTHERS_MODEL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Gets a model, one way or another.
+pub struct Learner<'a> {
+    pub kafka: &'a KafkaSettings,
+    pub input: &'a InputSettings,
+    pub model: &'a ModelSettings,
+    pub learning: &'a LearningSettings,
+    pub progress: &'a Progress,
+    pub pulse: &'a Pulse,
+    pub stop: &'a Stop,
+}
+
+/// Reads a model file.
+pub fn load(path: &Path) -> anyhow::Result<Model> {
+    let bytes = std::fs::read(path).with_context(|| format!("read the model file {}", path.display()))?;
+    Model::from_bytes(&bytes).with_context(|| format!("use the model file {}", path.display()))
+}
+
+impl Learner<'_> {
+    /// The model to start with; none if asked to stop before there was one. `models` is read to its end.
+    pub fn obtain(&self, models: Option<&TopicReader>) -> anyhow::Result<Option<Arc<Model>>> {
+        let Some(models) = models else {
+            return load(Path::new(&self.learning.model_file)).map(|m| Some(Arc::new(m)));
+        };
+        let mut patience = Duration::ZERO;
+        while self.wanted() {
+            if let Some(model) = self.published(models, patience)? {
+                return Ok(Some(Arc::new(model)));
+            }
+            let started = Instant::now();
+            // First the claim, then a look, then the work: whoever claims last publishes, and nobody publishes twice.
+            let publisher =
+                ModelPublisher::claim(self.kafka, &|| self.wanted()).context("claim the right to publish a model")?;
+            if let Some(model) = self.published(models, Duration::ZERO)? {
+                return Ok(Some(Arc::new(model)));
+            }
+            let Some(model) = self.train()? else { return Ok(None) };
+            let bytes = model.to_bytes().context("write the model")?;
+            match publisher.publish(&bytes) {
+                Ok(()) => {
+                    tracing::info!(
+                        model = model.fingerprint(),
+                        topic = self.kafka.models,
+                        bytes = bytes.len(),
+                        "model trained and published"
+                    );
+                    return Ok(Some(Arc::new(model)));
+                }
+                Err(e) if e.remedy() == Remedy::Stop => return Err(e).context("publish the model"),
+                Err(error) => {
+                    tracing::warn!(%error, "the model could not be published; perhaps another instance is training too")
+                }
+            }
+            patience = OTHERS_MODEL_TIMEOUT.max(2 * started.elapsed());
+        }
+        Ok(None)
+    }
+
+    /// Trains on the topic's history: from `learning.history` back to now, or longer, until there are `learning.min_records`.
+    pub fn train(&self) -> anyhow::Result<Option<Model>> {
+        let mut history = History::new(self.input).context("read [input]")?;
+        let (min, max) = (self.learning.min_records as u64, self.learning.max_records as u64);
+        let mut reader = HistoryReader::open(self.kafka, self.since_ms(), max)?;
+        let mut refused = 0u64;
+        while (history.accepted() as u64) < min {
+            if !self.wanted() {
+                return Ok(None);
+            }
+            let (have, available) = (history.accepted() as u64, reader.available()?);
+            if have + available < min {
+                self.progress.at(Stage::WaitingForRecords, have + available, min);
+                std::thread::sleep(LOOK_INTERVAL);
+                continue;
+            }
+            let total = have + available;
+            let read = reader.read(&|| self.wanted(), &mut |raw| {
+                if history.push(raw).is_err() {
+                    refused += 1;
+                }
+                self.progress.at(Stage::ReadingHistory, history.accepted() as u64 + refused, total + refused);
+            });
+            match read {
+                Err(_) if !self.wanted() => return Ok(None),
+                other => other?,
+            }
+        }
+        let ranges = reader.ranges().into_iter().map(|r| (r.partition, r.start, r.end)).collect();
+        let source = TrainingSource::Topic { topic: self.kafka.input.clone(), ranges };
+        let table = history.finish().context("learn the features from history")?;
+        tracing::info!(records = table.rows(), refused, features = table.schema.len(), "training on history");
+        let model = Model::fit(&table, self.model, source, &mut |done, total| {
+            self.pulse.turn();
+            self.progress.at(Stage::Training, done, total);
+        })
+        .context("train the model")?;
+        self.progress.at(Stage::Done, 1, 1);
+        Ok(Some(model))
+    }
+
+    /// The newest usable model in the topic, waiting for one for `patience`.
+    fn published(&self, models: &TopicReader, patience: Duration) -> anyhow::Result<Option<Model>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let found = models.latest(READ_TIMEOUT)?;
+            match found.map(|bytes| Model::from_bytes(&bytes)) {
+                Some(Ok(model)) => {
+                    self.progress.at(Stage::Done, 1, 1);
+                    return Ok(Some(model));
+                }
+                Some(Err(error)) => {
+                    tracing::error!(%error, topic = self.kafka.models, "the model in the topic cannot be used")
+                }
+                None => {}
+            }
+            if Instant::now() >= deadline || !self.wanted() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn wanted(&self) -> bool {
+        self.pulse.turn();
+        !self.stop.requested()
+    }
+
+    fn since_ms(&self) -> Option<i64> {
+        let history = self.learning.history;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (!history.is_zero()).then(|| now.saturating_sub(history).as_millis() as i64)
+    }
+}

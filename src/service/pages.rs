@@ -1,0 +1,144 @@
+//! What HTTP shows of the service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::progress::{Progress, Standing};
+use crate::http::{Pages, Probe};
+use crate::metrics::{self, Metrics};
+use crate::pipeline::{ModelSlot, Pulse, Stop};
+
+/// The service as its probes see it.
+pub(super) struct Status {
+    pub metrics: Arc<Metrics>,
+    pub progress: Arc<Progress>,
+    pub model: Arc<ModelSlot>,
+    /// One per worker, and the supervisor's.
+    pub workers: Vec<Arc<Pulse>>,
+    pub supervisor: Arc<Pulse>,
+    pub stop: Stop,
+    pub liveness_timeout: Duration,
+    pub readiness_timeout: Duration,
+    /// The effective configuration, secrets left out.
+    pub config: Value,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    version: &'static str,
+    state: &'static str,
+    ready: bool,
+    not_ready_because: Vec<String>,
+    learning: Standing,
+    model: Option<ModelPage>,
+    workers: Vec<WorkerPage>,
+    records: Records,
+    config: &'a Value,
+}
+
+#[derive(Serialize)]
+struct ModelPage {
+    fingerprint: String,
+    features: usize,
+    window: usize,
+}
+
+#[derive(Serialize)]
+struct WorkerPage {
+    partitions: Option<usize>,
+    seconds_since_turn: f64,
+    seconds_since_broker_answered: f64,
+}
+
+#[derive(Serialize)]
+struct Records {
+    consumed: u64,
+    scored: u64,
+    warming: u64,
+    dead_lettered: u64,
+}
+
+impl Status {
+    fn scoring(&self) -> bool {
+        self.model.version() > 0
+    }
+}
+
+impl Pages for Status {
+    fn metrics(&self) -> (&'static str, Vec<u8>) {
+        // Encoding into memory fails only for a metric without a name, which no metric is.
+        (metrics::CONTENT_TYPE, self.metrics.scrape().unwrap_or_default())
+    }
+
+    /// Only whether the loops turn: a restart mends nothing else, least of all Kafka.
+    fn live(&self) -> Probe {
+        let turning = |what: String, pulse: &Pulse| {
+            let silent = pulse.silent_for();
+            (silent > self.liveness_timeout).then(|| format!("{what} has not turned for {} s", silent.as_secs()))
+        };
+        let mut stuck: Vec<String> = Vec::new();
+        if self.scoring() {
+            stuck.extend(self.workers.iter().enumerate().filter_map(|(i, p)| turning(format!("worker {i}"), p)));
+        }
+        stuck.extend(turning("the supervisor".to_owned(), &self.supervisor));
+        if stuck.is_empty() { Ok(()) } else { Err(stuck) }
+    }
+
+    fn ready(&self) -> Probe {
+        if self.stop.requested() {
+            return Err(vec!["stopping".to_owned()]);
+        }
+        if !self.scoring() {
+            let Standing { stage, done, total } = self.progress.standing();
+            return Err(vec![format!("no model yet: {stage:?}, {done} of {total}")]);
+        }
+        let mut why = Vec::new();
+        for (i, pulse) in self.workers.iter().enumerate() {
+            if pulse.partitions().is_none() {
+                why.push(format!("worker {i} waits for its partitions"));
+            }
+            let silence = pulse.unanswered_for();
+            if silence > self.readiness_timeout {
+                why.push(format!("no broker has answered worker {i} for {} s", silence.as_secs()));
+            }
+        }
+        if why.is_empty() { Ok(()) } else { Err(why) }
+    }
+
+    fn status(&self) -> Vec<u8> {
+        let [consumed, scored, warming, dead_lettered] = self.metrics.totals();
+        let ready = self.ready();
+        let page = Page {
+            version: env!("CARGO_PKG_VERSION"),
+            state: match (self.stop.requested(), self.scoring()) {
+                (true, _) => "stopping",
+                (_, true) => "scoring",
+                _ => "learning",
+            },
+            ready: ready.is_ok(),
+            not_ready_because: ready.err().unwrap_or_default(),
+            learning: self.progress.standing(),
+            model: self.model.get().map(|m| ModelPage {
+                fingerprint: m.fingerprint().to_owned(),
+                features: m.schema().len(),
+                window: m.window(),
+            }),
+            workers: self
+                .workers
+                .iter()
+                .map(|p| WorkerPage {
+                    partitions: p.partitions(),
+                    seconds_since_turn: p.silent_for().as_secs_f64(),
+                    seconds_since_broker_answered: p.unanswered_for().as_secs_f64(),
+                })
+                .collect(),
+            records: Records { consumed, scored, warming, dead_lettered },
+            config: &self.config,
+        };
+        // Plain data: numbers, strings and a JSON value.
+        serde_json::to_vec_pretty(&page).unwrap_or_default()
+    }
+}
