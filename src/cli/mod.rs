@@ -1,1 +1,93 @@
-//! (being built)
+//! The command line: one file per command.
+
+mod backtest;
+mod check;
+mod csv;
+mod demo;
+mod inspect;
+mod learn;
+mod log;
+mod quality;
+mod run;
+mod train;
+mod train_file;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Loaded};
+use crate::kafka;
+use crate::service::Failure;
+
+/// Bad configuration (sysexits.h: EX_CONFIG).
+const EXIT_CONFIG: u8 = 78;
+/// Kafka cannot be reached (sysexits.h: EX_UNAVAILABLE).
+const EXIT_UNAVAILABLE: u8 = 69;
+const EXIT_OTHER: u8 = 1;
+
+/// Streaming anomaly detection for sensor records on Kafka, by the reconstruction error of an autoencoder.
+#[derive(Parser)]
+#[command(name = "residua", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run(run::Args),
+    /// Show what residua does on a simulated plant; needs no Kafka
+    Demo(demo::Args),
+    /// Check a configuration, and Kafka with --connect
+    Check(check::Args),
+    /// Train a model into a file, from the input topic or from a CSV file
+    Train(train::Args),
+    /// Learn from the first rows of a CSV file, score the others
+    Backtest(backtest::Args),
+    /// Show what is in a model file
+    Inspect(inspect::Args),
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::run(&args, &mut std::io::stdout().lock()),
+        Command::Train(args) => train::run(&args, &mut std::io::stdout().lock()),
+        Command::Backtest(args) => backtest::run(&args, &mut std::io::stdout().lock()),
+        Command::Inspect(args) => inspect::run(&args, &mut std::io::stdout().lock()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("residua: {e:#}");
+            ExitCode::from(exit_code(&e))
+        }
+    }
+}
+
+fn exit_code(e: &anyhow::Error) -> u8 {
+    if e.chain().any(|c| c.is::<ConfigError>()) {
+        return EXIT_CONFIG;
+    }
+    for cause in e.chain() {
+        match cause.downcast_ref::<Failure>() {
+            Some(Failure::Misconfigured(_)) => return EXIT_CONFIG,
+            Some(Failure::Unreachable { .. }) => return EXIT_UNAVAILABLE,
+            _ => {}
+        }
+        if let Some(kafka::Error::Timeout { .. } | kafka::Error::Call { .. }) = cause.downcast_ref::<kafka::Error>() {
+            return EXIT_UNAVAILABLE;
+        }
+    }
+    EXIT_OTHER
+}
+
+/// Loads the configuration with the process's environment.
+fn load(file: &Path) -> Result<Loaded, ConfigError> {
+    Config::load(Some(file), std::env::vars())
+}

@@ -1,0 +1,171 @@
+//! `residua backtest`: learn from the first rows of a file, score the others with the detector of the daemon.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+
+use super::csv::{CsvArgs, CsvRecords, file_name, read};
+use super::learn::{AlarmArgs, ModelArgs, learn};
+use super::quality::quality;
+use crate::detector::{Detector, DetectorSettings, Verdict};
+use crate::model::TrainingSource;
+use crate::record::Table;
+
+/// Records per call of the detector; any number gives the same scores.
+const BATCH: usize = 256;
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    csv: CsvArgs,
+    /// Learn from the first N rows
+    #[arg(long, value_name = "N")]
+    train_rows: usize,
+    /// Column of 0 and 1 (anomaly): print how well the scores agree with it; never used otherwise
+    #[arg(long, value_name = "COL")]
+    label: Option<String>,
+    /// Write row, score and flagged of every later row to this CSV file; rows count from 0
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    alarms: AlarmArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// One scored row; a warming one scores 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Scored {
+    score: f64,
+    flagged: bool,
+}
+
+/// # Errors
+/// Unreadable file, too few rows to learn from, output not writable.
+pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
+    let records = read(&args.csv, args.label.as_deref())?;
+    let rows = records.table.rows();
+    ensure!(
+        args.train_rows < rows,
+        "learn from {} rows of {}: expected fewer than its {rows}",
+        args.train_rows,
+        args.csv.file.display()
+    );
+    let training = Table {
+        schema: records.table.schema.clone(),
+        values: records.table.values[..args.train_rows * records.table.schema.len()].to_vec(),
+        series: records.table.series[..args.train_rows].to_vec(),
+    };
+    let source = TrainingSource::File { name: file_name(&args.csv.file), rows: args.train_rows };
+    let model = Arc::new(learn(&training, &args.model.settings(), source)?);
+    let settings = DetectorSettings { alarms: args.alarms.alarms };
+    let scored = score(&records, &mut Detector::new(Arc::clone(&model), &settings));
+    let (_, judged) = scored.split_at(args.train_rows);
+    write_scores(&args.out, args.train_rows, judged).with_context(|| format!("write {}", args.out.display()))?;
+    let flagged = judged.iter().filter(|s| s.flagged).count();
+    writeln!(out, "model {} learned from {} rows", model.fingerprint(), args.train_rows)?;
+    writeln!(out, "{flagged} of {} later rows flagged", judged.len())?;
+    if args.label.is_some() {
+        report(&records.labels[args.train_rows..], judged, out)?;
+    }
+    Ok(())
+}
+
+/// All rows in order, the training rows too: a series that was seen in training goes on, as in the daemon.
+fn score(records: &CsvRecords, detector: &mut Detector) -> Vec<Scored> {
+    let table = &records.table;
+    let mut scored = Vec::with_capacity(table.rows());
+    for start in (0..table.rows()).step_by(BATCH) {
+        for i in start..(start + BATCH).min(table.rows()) {
+            detector.observe(&records.series_names[table.series[i] as usize], table.row(i));
+        }
+        scored.extend(detector.judge().iter().map(|verdict| match *verdict {
+            Verdict::Warming => Scored { score: 0.0, flagged: false },
+            Verdict::Scored { score, flagged } => Scored { score, flagged },
+        }));
+    }
+    scored
+}
+
+fn write_scores(path: &Path, first_row: usize, scored: &[Scored]) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    writeln!(file, "row,score,flagged")?;
+    for (row, Scored { score, flagged }) in (first_row..).zip(scored) {
+        writeln!(file, "{row},{score},{}", u8::from(*flagged))?;
+    }
+    Ok(file.flush()?)
+}
+
+fn report(labels: &[bool], judged: &[Scored], out: &mut impl Write) -> Result<()> {
+    let scores: Vec<f64> = judged.iter().map(|s| s.score).collect();
+    let flags: Vec<bool> = judged.iter().map(|s| s.flagged).collect();
+    let got = quality(labels, &scores, &flags);
+    let anomalies = labels.iter().filter(|l| **l).count();
+    let false_flags = labels.iter().zip(&flags).filter(|(l, f)| !**l && **f).count();
+    writeln!(out, "labelled anomalies  {anomalies}")?;
+    writeln!(out, "ROC-AUC             {:.4}", got.roc_auc)?;
+    writeln!(out, "average precision   {:.4}", got.average_precision)?;
+    writeln!(out, "F1 as flagged       {:.4}", got.f1)?;
+    writeln!(out, "F1, best threshold  {:.4}", got.best_f1)?;
+    writeln!(out, "normal rows flagged {false_flags} of {}", labels.len() - anomalies)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::plane;
+
+    fn backtest(label: Option<&str>, train_rows: usize) -> Result<(String, String)> {
+        let folder = tempfile::tempdir()?;
+        let (file, out) = (folder.path().join("plant.csv"), folder.path().join("scores.csv"));
+        let mut text = "timestamp,machine,a,b,c,d,label\n".to_owned();
+        for (i, row) in plane(1, 900, 4, 1).chunks_exact(4).enumerate() {
+            // A new machine appears late; anomalies are in its place's first sensor.
+            let (machine, anomaly) = (if i < 880 { ["x", "y"][i % 2] } else { "new" }, i >= 600 && i % 50 < 3);
+            let a = row[0] + if anomaly { 20.0 } else { 0.0 };
+            text += &format!("{i},{machine},{a},{},{},{},{}\n", row[1], row[2], row[3], u8::from(anomaly));
+        }
+        std::fs::write(&file, text)?;
+        let csv = CsvArgs {
+            file,
+            ignore: if label.is_none() { vec!["label".to_owned()] } else { vec![] },
+            series: Some("machine".to_owned()),
+            timestamp: None,
+        };
+        let (alarms, model) = (AlarmArgs::default(), ModelArgs::default());
+        let args = Args { csv, train_rows, label: label.map(str::to_owned), out: out.clone(), alarms, model };
+        let mut said = Vec::new();
+        run(&args, &mut said)?;
+        Ok((String::from_utf8(said)?, std::fs::read_to_string(out)?))
+    }
+
+    #[test]
+    fn every_later_row_gets_a_score_and_labels_a_report() {
+        let (said, scores) = backtest(Some("label"), 600).unwrap();
+        let lines: Vec<&str> = scores.lines().collect();
+        assert_eq!((lines.len(), lines[0]), (301, "row,score,flagged"));
+        let rows: Vec<usize> = lines[1..].iter().map(|l| l.split(',').next().unwrap().parse().unwrap()).collect();
+        assert_eq!(rows, (600..900).collect::<Vec<_>>());
+        assert!(lines[1..].iter().all(|l| l.split(',').nth(1).unwrap().parse::<f64>().unwrap().is_finite()));
+        assert!(said.contains("labelled anomalies  18"), "{said}");
+        assert!(said.contains("ROC-AUC             1.0000"), "{said}");
+    }
+
+    #[test]
+    fn labels_are_never_learned_from() {
+        let (_, with) = backtest(Some("label"), 600).unwrap();
+        let (said, without) = backtest(None, 600).unwrap();
+        assert_eq!(with, without);
+        assert!(!said.contains("ROC-AUC"));
+    }
+
+    #[test]
+    fn too_many_training_rows_are_refused() {
+        let error = backtest(None, 900).unwrap_err().to_string();
+        assert!(error.contains("expected fewer than its 900"), "{error}");
+    }
+}

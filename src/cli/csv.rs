@@ -1,0 +1,208 @@
+//! Sensor records from a CSV file, plain or gzip: the columns a user named, the others features.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use ::csv::{ReaderBuilder, StringRecord};
+use anyhow::{Context, Result, bail};
+use flate2::read::MultiGzDecoder;
+
+use crate::record::{Schema, Table};
+
+/// A column of this name (in any case) is the time and never a feature.
+const TIMESTAMP: &str = "timestamp";
+/// First bytes of a gzip file.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Which file, and what its columns mean.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct CsvArgs {
+    /// CSV file with a header, plain or gzip; one record per row, in time order
+    pub file: PathBuf,
+    /// Leave this column out (repeatable)
+    #[arg(long, value_name = "COL")]
+    pub ignore: Vec<String>,
+    /// Column that names the series of a record; without it all rows are one series
+    #[arg(long, value_name = "COL")]
+    pub series: Option<String>,
+    /// Column with the time, which is no feature; by default the one called "timestamp"
+    #[arg(long, value_name = "COL")]
+    pub timestamp: Option<String>,
+}
+
+/// A file's records, in its order.
+pub struct CsvRecords {
+    pub table: Table,
+    /// By the table's series index.
+    pub series_names: Vec<String>,
+    /// One per row, empty without a label column.
+    pub labels: Vec<bool>,
+}
+
+/// Reads the whole file. `label`: a column of 0 and 1 (anomaly) that is no feature.
+///
+/// # Errors
+/// The file cannot be read, a named column does not exist, or a cell is no number; with line and column.
+pub fn read(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
+    let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
+    parse(file, args, label).with_context(|| format!("read {}", args.file.display()))
+}
+
+/// Name of a file without its folders, as it goes into a model.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// What each column is.
+struct Columns {
+    /// (column, name)
+    features: Vec<(usize, String)>,
+    series: Option<usize>,
+    label: Option<usize>,
+}
+
+fn parse(source: impl Read + 'static, args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
+    let mut source = BufReader::new(source);
+    let zipped = source.fill_buf()?.starts_with(&GZIP);
+    let source: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) };
+    let mut reader = ReaderBuilder::new().from_reader(source);
+    let columns = columns(reader.headers()?, args, label)?;
+    let names = columns.features.iter().map(|(_, name)| name.parse());
+    let schema = Schema::new(names.collect::<Result<_, _>>()?)?;
+    let mut table = Table { schema, values: Vec::new(), series: Vec::new() };
+    let (mut series_names, mut labels): (Vec<String>, _) = (Vec::new(), Vec::new());
+    let mut known = std::collections::HashMap::new();
+    let mut row = StringRecord::new();
+    while reader.read_record(&mut row)? {
+        for (column, name) in &columns.features {
+            table.values.push(number(&row, *column, name)?);
+        }
+        if let Some(column) = columns.label {
+            let name = label.unwrap_or_default();
+            labels.push(number(&row, column, name)? > 0.0);
+        }
+        let name = columns.series.map_or("", |column| row.get(column).unwrap_or_default());
+        let index = match known.get(name) {
+            Some(&index) => index,
+            None => {
+                let index = u32::try_from(series_names.len())?;
+                known.insert(name.to_owned(), index);
+                series_names.push(name.to_owned());
+                index
+            }
+        };
+        table.series.push(index);
+    }
+    Ok(CsvRecords { table, series_names, labels })
+}
+
+fn columns(header: &StringRecord, args: &CsvArgs, label: Option<&str>) -> Result<Columns> {
+    let position = |name: &str| {
+        header.iter().position(|h| h == name).with_context(|| {
+            format!("find column {name:?}: the header has {}", header.iter().collect::<Vec<_>>().join(", "))
+        })
+    };
+    for name in args.ignore.iter().chain(&args.timestamp) {
+        position(name)?;
+    }
+    let series = args.series.as_deref().map(position).transpose()?;
+    let label = label.map(position).transpose()?;
+    let is_feature = |&(column, name): &(usize, &str)| {
+        Some(column) != series
+            && Some(column) != label
+            && !args.ignore.iter().chain(&args.timestamp).any(|other| other == name)
+            && !name.eq_ignore_ascii_case(TIMESTAMP)
+    };
+    let features: Vec<(usize, String)> =
+        header.iter().enumerate().filter(is_feature).map(|(column, name)| (column, name.to_owned())).collect();
+    if features.is_empty() {
+        bail!("find features: every column is ignored, or the time, series or label");
+    }
+    Ok(Columns { features, series, label })
+}
+
+/// A cell as a number: empty or NaN is missing, true and false are 1 and 0 as in JSON records.
+fn number(row: &StringRecord, column: usize, name: &str) -> Result<f64> {
+    let cell = row.get(column).unwrap_or_default().trim();
+    if cell.is_empty() || cell.eq_ignore_ascii_case("nan") {
+        return Ok(f64::NAN);
+    }
+    if let Ok(truth) = cell.to_ascii_lowercase().parse::<bool>() {
+        return Ok(f64::from(u8::from(truth)));
+    }
+    match cell.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => {
+            let line = row.position().map_or(0, ::csv::Position::line);
+            bail!(
+                "line {line}, column {name:?}: expected a number, got {cell:?} (leave the column out: --ignore {name:?})"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn args(ignore: &[&str], series: Option<&str>, timestamp: Option<&str>) -> CsvArgs {
+        CsvArgs {
+            file: PathBuf::from("x.csv"),
+            ignore: ignore.iter().map(ToString::to_string).collect(),
+            series: series.map(str::to_owned),
+            timestamp: timestamp.map(str::to_owned),
+        }
+    }
+
+    const PLANT: &str = "Timestamp,pump,flow,valve,label\n1,a,1.5,true,0\n2,b,,false,1\n3,a,NaN,1e3,0\n";
+
+    fn bytes(text: &str) -> std::io::Cursor<Vec<u8>> {
+        std::io::Cursor::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn columns_become_features_series_and_labels() {
+        let got = parse(bytes(PLANT), &args(&[], Some("pump"), None), Some("label")).unwrap();
+        assert_eq!(got.table.schema.names().map(|n| n.to_string()).collect::<Vec<_>>(), ["flow", "valve"]);
+        assert_eq!(got.table.series, [0, 1, 0]);
+        assert_eq!(got.series_names, ["a", "b"]);
+        assert_eq!(got.labels, [false, true, false]);
+        assert_eq!(got.table.row(0), [1.5, 1.0]);
+        assert!(got.table.row(1)[0].is_nan() && got.table.row(2)[0].is_nan());
+        assert_eq!(got.table.row(2)[1], 1000.0);
+    }
+
+    #[test]
+    fn gzip_is_recognised_by_its_bytes() {
+        let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        zip.write_all(PLANT.as_bytes()).unwrap();
+        let zipped = std::io::Cursor::new(zip.finish().unwrap());
+        let got = parse(zipped, &args(&["pump", "label"], None, None), None).unwrap();
+        assert_eq!((got.table.rows(), got.series_names.len(), got.labels.len()), (3, 1, 0));
+    }
+
+    #[test]
+    fn errors_name_line_column_and_value() {
+        #[track_caller]
+        fn check(text: &str, args: &CsvArgs, expect: &str) {
+            let error = parse(bytes(text), args, None).map(|_| ()).unwrap_err();
+            let got = format!("{error:#}");
+            assert!(got.contains(expect), "{got:?} does not say {expect:?}");
+        }
+        let plain = args(&[], None, None);
+        check(
+            PLANT,
+            &plain,
+            r#"line 2, column "pump": expected a number, got "a" (leave the column out: --ignore "pump")"#,
+        );
+        check("a,b\n1,2\n1,inf\n", &plain, r#"line 3, column "b": expected a number, got "inf""#);
+        check("a,b\n1,1e999\n", &plain, "expected a number");
+        check("a,b\n1\n", &plain, "line: 2");
+        check("a,b\n1,2\n", &args(&["c"], None, None), r#"find column "c": the header has a, b"#);
+        check("timestamp,b\n1,2\n", &args(&["b"], None, None), "find features");
+        check("", &plain, "find features");
+    }
+}

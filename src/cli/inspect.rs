@@ -1,0 +1,114 @@
+//! `residua inspect`: what is in a model file.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::learn::AlarmArgs;
+use crate::model::{ARTIFACT_BYTES_MAX, Model, TrainingSource};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Model file (.safetensors)
+    model: PathBuf,
+    #[command(flatten)]
+    alarms: AlarmArgs,
+}
+
+/// # Errors
+/// Unreadable file, or a file that is no sound model.
+pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
+    let model = read_model(&args.model)?;
+    let [inputs, hidden, code, ..] = model.layer_sizes();
+    let rows = model.rows();
+    let settings = model.settings();
+    writeln!(out, "checksum     sha256 {}", model.checksum())?;
+    writeln!(out, "learned from {}", source(model.source()))?;
+    writeln!(
+        out,
+        "records      {} (windows: {} trained on, {} held out for calibration)",
+        rows.all, rows.training, rows.held_out
+    )?;
+    writeln!(out, "network      {inputs}-{hidden}-{code}-{hidden}-{inputs}, {:?}", settings.activation)?;
+    writeln!(out, "window       {} (records per input)", model.window())?;
+    writeln!(out, "order        {}", if model.ordered() { "in time, scores are smoothed" } else { "none" })?;
+    writeln!(out, "threshold    {:.6} at {}", model.threshold(&args.alarms.alarms), args.alarms.alarms)?;
+    writeln!(out, "settings     {}", serde_json::to_string(settings)?)?;
+    writeln!(out, "features     {}", model.schema().len())?;
+    for name in model.schema().names() {
+        writeln!(out, "  {name}")?;
+    }
+    Ok(())
+}
+
+/// Reads a model file, no more of it than a model can have.
+///
+/// # Errors
+/// Unreadable file, or a file that is no sound model.
+pub fn read_model(path: &Path) -> Result<Model> {
+    let name = || path.display().to_string();
+    let size = std::fs::metadata(path).with_context(|| format!("open model {}", name()))?.len();
+    ensure!(
+        size <= ARTIFACT_BYTES_MAX as u64,
+        "open model {}: {size} bytes, expected at most {ARTIFACT_BYTES_MAX}",
+        name()
+    );
+    let bytes = std::fs::read(path).with_context(|| format!("open model {}", name()))?;
+    Model::from_bytes(&bytes).with_context(name)
+}
+
+fn source(source: &TrainingSource) -> String {
+    match source {
+        TrainingSource::File { name, rows } => format!("file {name}, {rows} rows"),
+        TrainingSource::Topic { topic, ranges } => {
+            let range = |(partition, from, to): &(
+                crate::record::PartitionId,
+                crate::record::Offset,
+                crate::record::NextOffset,
+            )| { format!("partition {} offsets {}..{}", partition.0, from.0, to.0) };
+            format!("topic {topic}: {}", ranges.iter().map(range).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ModelSettings;
+    use crate::model::testing::{plane, table};
+    use crate::record::{NextOffset, Offset, PartitionId};
+
+    #[test]
+    fn a_model_file_is_described() {
+        let ranges = vec![(PartitionId(2), Offset(10), NextOffset(410))];
+        let source = TrainingSource::Topic { topic: "sensors".to_owned(), ranges };
+        let settings = ModelSettings { steps: 20, ..Default::default() };
+        let model = Model::fit(&table(3, plane(1, 400, 3, 1)), &settings, source, &mut |_, _| {}).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        std::fs::write(&path, model.to_bytes().unwrap()).unwrap();
+        let mut said = Vec::new();
+        run(&Args { model: path, alarms: AlarmArgs::default() }, &mut said).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        for expect in [
+            model.checksum(),
+            "topic sensors: partition 2 offsets 10..410",
+            "records      400 (windows: 300 trained on, 100 held out",
+            "3-16-",
+            "at 1 per 10000 records",
+            "\n  f2\n",
+        ] {
+            assert!(said.contains(expect), "{said}\ndoes not say {expect:?}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        std::fs::write(&path, "no model").unwrap();
+        let error = format!("{:#}", read_model(&path).unwrap_err());
+        assert!(error.contains("notes.txt") && error.contains("not a safetensors file"), "{error}");
+    }
+}

@@ -1,0 +1,72 @@
+//! Model settings as command-line options, and training with a progress bar.
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::model::{Activation, AlarmBudget, Auto, Model, ModelSettings, TrainingSource};
+use crate::record::Table;
+
+/// The `[model]` settings that one tries out on files; the others keep their defaults.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct ModelArgs {
+    /// Of initial weights, batches and noise
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Records per input, or "auto"
+    #[arg(long)]
+    window: Option<Auto>,
+    /// Width of the code, or "auto"
+    #[arg(long)]
+    bottleneck: Option<Auto>,
+    /// Width of the hidden layers, or "auto"
+    #[arg(long)]
+    hidden: Option<Auto>,
+    /// relu or tanh
+    #[arg(long)]
+    activation: Option<Activation>,
+    /// Noise added to the scaled inputs in training, in standard deviations
+    #[arg(long)]
+    denoise: Option<f64>,
+    /// Weight of the L1 penalty on the code
+    #[arg(long)]
+    sparsity: Option<f64>,
+    /// Training steps
+    #[arg(long)]
+    steps: Option<usize>,
+}
+
+/// False alarms that are acceptable.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct AlarmArgs {
+    /// False alarms you accept, as "N per M records"
+    #[arg(long, default_value_t)]
+    pub alarms: AlarmBudget,
+}
+
+impl ModelArgs {
+    pub fn settings(&self) -> ModelSettings {
+        let default = ModelSettings::default();
+        ModelSettings {
+            seed: self.seed.unwrap_or(default.seed),
+            window: self.window.unwrap_or(default.window),
+            bottleneck: self.bottleneck.unwrap_or(default.bottleneck),
+            hidden: self.hidden.unwrap_or(default.hidden),
+            activation: self.activation.unwrap_or(default.activation),
+            denoise: self.denoise.unwrap_or(default.denoise),
+            sparsity: self.sparsity.unwrap_or(default.sparsity),
+            steps: self.steps.unwrap_or(default.steps),
+            ..default
+        }
+    }
+}
+
+/// Trains with a progress bar on standard error, if that is a terminal.
+pub fn learn(table: &Table, settings: &ModelSettings, source: TrainingSource) -> Result<Model> {
+    let bar = ProgressBar::new(settings.steps as u64).with_message("training").with_style(
+        ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} steps, {eta} left")
+            .unwrap_or(ProgressStyle::default_bar()),
+    );
+    let model = Model::fit(table, settings, source, &mut |done, _| bar.set_position(done));
+    bar.finish_and_clear();
+    Ok(model?)
+}
