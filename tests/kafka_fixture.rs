@@ -23,46 +23,20 @@ fn what_is_written_is_read_back() {
     kafka.create_topic(&name, 3, &[]);
     let full = Outgoing {
         partition: Some(1),
-        headers: vec![
-            ("traceparent".into(), b"00-1-2-03".to_vec()),
-            ("empty".into(), vec![]),
-        ],
+        headers: vec![("traceparent".into(), b"00-1-2-03".to_vec()), ("empty".into(), vec![])],
         timestamp_ms: Some(1_000_000_000_123),
         ..Outgoing::new("key", vec![0xff, 0x00])
     };
-    let tombstone = Outgoing {
-        partition: Some(2),
-        key: Some(b"gone".to_vec()),
-        ..Outgoing::default()
-    };
-    kafka.produce(
-        &name,
-        [
-            full.clone(),
-            tombstone.clone(),
-            Outgoing {
-                partition: Some(2),
-                ..Outgoing::default()
-            },
-        ],
-    );
+    let tombstone = Outgoing { partition: Some(2), key: Some(b"gone".to_vec()), ..Outgoing::default() };
+    kafka.produce(&name, [full.clone(), tombstone.clone(), Outgoing { partition: Some(2), ..Outgoing::default() }]);
 
     let read = kafka.read(&name);
 
-    let positions: Vec<_> = read
-        .iter()
-        .map(|message| (message.partition, message.offset))
-        .collect();
+    let positions: Vec<_> = read.iter().map(|message| (message.partition, message.offset)).collect();
     assert_eq!(positions, [(1, 0), (2, 0), (2, 1)]);
     assert_eq!((&read[0].key, &read[0].value), (&full.key, &full.value));
-    assert_eq!(
-        (&read[0].headers, read[0].timestamp_ms),
-        (&full.headers, full.timestamp_ms)
-    );
-    assert_eq!(
-        (read[0].header("traceparent"), read[0].header("none")),
-        (Some(b"00-1-2-03".as_slice()), None)
-    );
+    assert_eq!((&read[0].headers, read[0].timestamp_ms), (&full.headers, full.timestamp_ms));
+    assert_eq!((read[0].header("traceparent"), read[0].header("none")), (Some(b"00-1-2-03".as_slice()), None));
     assert_eq!((&read[1].key, &read[1].value), (&tombstone.key, &None));
     assert_eq!((&read[2].key, &read[2].value), (&None, &None));
 }
@@ -80,10 +54,7 @@ fn many_messages_keep_their_order() {
     let read = kafka.read(&name);
     assert_eq!(read.len(), count);
     for (i, message) in read.iter().enumerate() {
-        assert_eq!(
-            (message.offset, message.text()),
-            (i as i64, i.to_string().as_str())
-        );
+        assert_eq!((message.offset, message.text()), (i as i64, i.to_string().as_str()));
     }
 }
 
@@ -94,23 +65,14 @@ fn an_aborted_transaction_is_invisible() {
     };
     let name = topic("transactions");
     kafka.create_topic(&name, 1, &[]);
-    let producer = kafka.producer(&[
-        ("transactional.id", &name),
-        ("transaction.timeout.ms", "60000"),
-    ]);
+    let producer = kafka.producer(&[("transactional.id", &name), ("transaction.timeout.ms", "60000")]);
     // A fresh broker refuses for about a second, while it loads its coordinator.
-    wait_for("a transaction coordinator", PATIENCE, || {
-        producer.init_transactions(PATIENCE).ok()
-    });
+    wait_for("a transaction coordinator", PATIENCE, || producer.init_transactions(PATIENCE).ok());
     for (value, keep) in [("aborted", false), ("committed", true)] {
         producer.begin_transaction().expect("begin");
         send(&producer, &name, &Outgoing::new("k", value));
         settle(&producer);
-        let end = if keep {
-            producer.commit_transaction(PATIENCE)
-        } else {
-            producer.abort_transaction(PATIENCE)
-        };
+        let end = if keep { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
         end.expect("end the transaction");
     }
     producer.begin_transaction().expect("begin");
@@ -118,16 +80,9 @@ fn an_aborted_transaction_is_invisible() {
     settle(&producer);
 
     let texts = |isolation| -> Vec<String> {
-        kafka
-            .read_with(&name, isolation)
-            .iter()
-            .map(|message| message.text().to_owned())
-            .collect()
+        kafka.read_with(&name, isolation).iter().map(|message| message.text().to_owned()).collect()
     };
-    assert_eq!(
-        texts(Isolation::Uncommitted),
-        ["aborted", "committed", "open"]
-    );
+    assert_eq!(texts(Isolation::Uncommitted), ["aborted", "committed", "open"]);
     assert_eq!(texts(Isolation::Committed), ["committed"]);
     producer.abort_transaction(PATIENCE).expect("abort");
 }
@@ -140,16 +95,9 @@ fn a_reader_sees_messages_that_come_later() {
     let name = topic("later");
     kafka.create_topic(&name, 2, &[]);
     let read = thread::scope(|scope| {
-        let reader =
-            scope.spawn(|| kafka.read_until(&name, PATIENCE, |messages| messages.len() >= 4));
+        let reader = scope.spawn(|| kafka.read_until(&name, PATIENCE, |messages| messages.len() >= 4));
         for i in 0..4 {
-            kafka.produce(
-                &name,
-                [Outgoing {
-                    partition: Some(i % 2),
-                    ..Outgoing::new("k", "v")
-                }],
-            );
+            kafka.produce(&name, [Outgoing { partition: Some(i % 2), ..Outgoing::new("k", "v") }]);
         }
         reader.join().expect("the reader")
     });
@@ -164,33 +112,21 @@ fn committed_offsets_of_a_group_are_seen() {
     let (name, group) = (topic("offsets"), topic("group"));
     kafka.create_topic(&name, 2, &[]);
     assert_eq!(kafka.committed(&group, &name), [None, None]);
-    let consumer: BaseConsumer = kafka
-        .client()
-        .set("group.id", &group)
-        .create()
-        .expect("create a consumer");
+    let consumer: BaseConsumer = kafka.client().set("group.id", &group).create().expect("create a consumer");
     let mut offsets = TopicPartitionList::new();
-    offsets
-        .add_partition_offset(&name, 1, Offset::Offset(7))
-        .expect("a valid offset");
-    wait_for("a group coordinator", PATIENCE, || {
-        consumer.commit(&offsets, CommitMode::Sync).ok()
-    });
+    offsets.add_partition_offset(&name, 1, Offset::Offset(7)).expect("a valid offset");
+    wait_for("a group coordinator", PATIENCE, || consumer.commit(&offsets, CommitMode::Sync).ok());
     assert_eq!(kafka.committed(&group, &name), [None, Some(7)]);
 }
 
 #[test]
 fn a_program_is_heard_and_ends_by_signal() {
-    let process =
-        shell("trap 'echo leaving; exit 3' TERM; echo ready >&2; while :; do sleep 0.01; done");
+    let process = shell("trap 'echo leaving; exit 3' TERM; echo ready >&2; while :; do sleep 0.01; done");
     assert_eq!(process.wait_for_line("read", PATIENCE), "ready");
     process.signal("TERM");
     let finished = process.wait(PATIENCE);
     assert_eq!(finished.status.code(), Some(3));
-    assert_eq!(
-        (finished.stdout.as_str(), finished.stderr.as_str()),
-        ("leaving\n", "ready\n")
-    );
+    assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("leaving\n", "ready\n"));
 }
 
 #[test]
@@ -226,30 +162,17 @@ fn a_page_is_fetched() {
             stream.read_exact(&mut byte).expect("a request");
             request.push(byte[0]);
         }
-        stream
-            .write_all(b"HTTP/1.1 503 No\r\nContent-Type: text/plain\r\n\r\nnot\r\n\r\nready")
-            .expect("answer");
+        stream.write_all(b"HTTP/1.1 503 No\r\nContent-Type: text/plain\r\n\r\nnot\r\n\r\nready").expect("answer");
         String::from_utf8(request).expect("a request in UTF-8")
     });
 
-    let reply =
-        support::http_get_with(&addr, "/readyz", &[("Accept", "text/plain")]).expect("an answer");
+    let reply = support::http_get_with(&addr, "/readyz", &[("Accept", "text/plain")]).expect("an answer");
 
-    assert_eq!(
-        (reply.status, reply.body.as_str()),
-        (503, "not\r\n\r\nready")
-    );
+    assert_eq!((reply.status, reply.body.as_str()), (503, "not\r\n\r\nready"));
     assert_eq!(reply.header("content-type"), Some("text/plain"));
     let request = server.join().expect("the server");
-    assert!(
-        request.starts_with("GET /readyz HTTP/1.0\r\n")
-            && request.contains("\r\nAccept: text/plain\r\n")
-    );
-    assert_eq!(
-        support::http_get(&addr, "/"),
-        None,
-        "nobody listens any more"
-    );
+    assert!(request.starts_with("GET /readyz HTTP/1.0\r\n") && request.contains("\r\nAccept: text/plain\r\n"));
+    assert_eq!(support::http_get(&addr, "/"), None, "nobody listens any more");
 }
 
 fn shell(script: &str) -> Process {

@@ -20,20 +20,10 @@ fn one_broker_starts_once_for_all_who_ask_and_is_gone_after_stop() {
         return;
     };
     let asked: Vec<String> = thread::scope(|scope| {
-        let both: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| cluster.control(&["start"])))
-            .collect();
-        both.into_iter()
-            .map(|start| start.join().expect("a start"))
-            .collect()
+        let both: Vec<_> = (0..2).map(|_| scope.spawn(|| cluster.control(&["start"]))).collect();
+        both.into_iter().map(|start| start.join().expect("a start")).collect()
     });
-    assert_eq!(
-        asked,
-        [
-            format!("{}\n", cluster.broker.bootstrap),
-            format!("{}\n", cluster.broker.bootstrap)
-        ]
-    );
+    assert_eq!(asked, [format!("{}\n", cluster.broker.bootstrap), format!("{}\n", cluster.broker.bootstrap)]);
     assert_eq!(brokers_of(&dir), 1);
     assert!(cluster.control(&["status"]).contains("broker 1 127.0.0.1:"));
 
@@ -54,10 +44,7 @@ fn three_brokers_survive_the_loss_of_one_and_are_gone_after_stop() {
     let name = topic("copies");
     cluster.broker.create_topic(&name, 3, &[]);
     let write = |value: &str| {
-        let each = (0..3).map(|partition| Outgoing {
-            partition: Some(partition),
-            ..Outgoing::new("k", value)
-        });
+        let each = (0..3).map(|partition| Outgoing { partition: Some(partition), ..Outgoing::new("k", value) });
         cluster.broker.produce(&name, each);
     };
     write("before");
@@ -80,9 +67,7 @@ fn three_brokers_survive_the_loss_of_one_and_are_gone_after_stop() {
 fn a_cluster_ends_soon_after_its_last_user_was_killed() {
     let folder = tempfile::tempdir().expect("create a folder");
     let dir = folder.path().join("cluster");
-    let mut users: Vec<_> = (0..2)
-        .map(|_| Command::new("sleep").arg("600").spawn().expect("run sleep"))
-        .collect();
+    let mut users: Vec<_> = (0..2).map(|_| Command::new("sleep").arg("600").spawn().expect("run sleep")).collect();
     let starts: Vec<_> = users.iter().map(|user| start(&dir, user.id())).collect();
     let stopped = starts.iter().all(Option::is_some).then(|| {
         users[0].kill().expect("kill the first user");
@@ -92,9 +77,7 @@ fn a_cluster_ends_soon_after_its_last_user_was_killed() {
         let kept = brokers_of(&dir);
         users[1].kill().expect("kill the second user");
         users[1].wait().expect("its end");
-        wait_for("the end of the cluster", PATIENCE, || {
-            (!dir.exists()).then_some(())
-        });
+        wait_for("the end of the cluster", PATIENCE, || (!dir.exists()).then_some(()));
         kept
     });
     for mut user in users {
@@ -112,32 +95,18 @@ fn a_machine_without_java_and_docker_is_told_so() {
     let folder = tempfile::tempdir().expect("create a folder");
     let bin = folder.path().join("bin");
     fs::create_dir(&bin).expect("create a folder");
-    for tool in [
-        "bash", "dirname", "readlink", "cat", "sed", "head", "timeout", "mkdir", "flock", "rm",
-        "ls", "grep",
-    ] {
-        let found = Command::new("sh")
-            .args(["-c", &format!("command -v {tool}")])
-            .output()
-            .expect("run sh");
+    for tool in ["bash", "dirname", "readlink", "cat", "sed", "head", "timeout", "mkdir", "flock", "rm", "ls", "grep"] {
+        let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().expect("run sh");
         let path = String::from_utf8_lossy(&found.stdout).trim().to_owned();
         std::os::unix::fs::symlink(path, bin.join(tool)).expect("link a tool");
     }
     let mut start = Command::new(KAFKA_SCRIPT);
-    start
-        .arg("start")
-        .arg("--dir")
-        .arg(folder.path().join("cluster"))
-        .env("PATH", &bin)
-        .env_remove("DEV_KAFKA_ENGINE");
+    start.arg("start").arg("--dir").arg(folder.path().join("cluster")).env("PATH", &bin).env_remove("DEV_KAFKA_ENGINE");
     let output = start.output().expect("run the script");
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.lines().count() == 1 && said.contains("neither Docker nor Java is here"),
-        "{said}"
-    );
+    assert!(said.lines().count() == 1 && said.contains("neither Docker nor Java is here"), "{said}");
     assert!(!folder.path().join("cluster.lock").exists());
 }
 
@@ -146,15 +115,8 @@ fn a_folder_with_other_files_is_refused() {
     let folder = tempfile::tempdir().expect("create a folder");
     fs::write(folder.path().join("thesis.txt"), "text").expect("write a file");
     for command in ["start", "stop"] {
-        Command::new(KAFKA_SCRIPT)
-            .args([command, "--dir"])
-            .arg(folder.path())
-            .output()
-            .expect("run the script");
-        assert!(
-            folder.path().join("thesis.txt").exists(),
-            "{command} must not touch it"
-        );
+        Command::new(KAFKA_SCRIPT).args([command, "--dir"]).arg(folder.path()).output().expect("run the script");
+        assert!(folder.path().join("thesis.txt").exists(), "{command} must not touch it");
         assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1);
     }
 }
@@ -163,46 +125,25 @@ fn a_folder_with_other_files_is_refused() {
 /// output, too, so brokers that held on to a descriptor of their starter would be found: also one that a shell has open.
 fn start(dir: &Path, user: u32) -> Option<String> {
     let mut bash = Command::new("bash");
-    bash.args([
-        "-c",
-        "exec 5>&1; exec \"$@\"",
-        "-",
-        KAFKA_SCRIPT,
-        "start",
-        "--while",
-        &user.to_string(),
-        "--dir",
-    ]);
+    bash.args(["-c", "exec 5>&1; exec \"$@\"", "-", KAFKA_SCRIPT, "start", "--while", &user.to_string(), "--dir"]);
     bash.arg(dir);
     let finished = Process::spawn(bash).wait(PATIENCE * 3);
     if finished.status.code() == Some(3) && support::kafka().is_none() {
         return None;
     }
     assert!(finished.status.success(), "{}", finished.stderr);
-    assert!(
-        finished.stdout.starts_with("127.0.0.1:") && finished.stdout.lines().count() == 1,
-        "{finished:?}"
-    );
+    assert!(finished.stdout.starts_with("127.0.0.1:") && finished.stdout.lines().count() == 1, "{finished:?}");
     Some(finished.stdout)
 }
 
 /// Number of live brokers of the cluster in `dir`.
 #[track_caller]
 fn brokers_of(dir: &Path) -> usize {
-    let status = Command::new(KAFKA_SCRIPT)
-        .args(["status", "--dir"])
-        .arg(dir)
-        .output()
-        .expect("run the script");
-    let said = String::from_utf8_lossy(&status.stdout)
-        .matches(" running ")
-        .count();
+    let status = Command::new(KAFKA_SCRIPT).args(["status", "--dir"]).arg(dir).output().expect("run the script");
+    let said = String::from_utf8_lossy(&status.stdout).matches(" running ").count();
     // With Docker the brokers are nobody's processes that /proc would name so.
     if fs::read_to_string(dir.join("cluster")).is_ok_and(|text| text.starts_with("java")) {
-        let found = processes_with(dir)
-            .iter()
-            .filter(|line| line.contains("kafka.Kafka"))
-            .count();
+        let found = processes_with(dir).iter().filter(|line| line.contains("kafka.Kafka")).count();
         assert_eq!(found, said, "processes and status differ");
     }
     said
@@ -213,12 +154,8 @@ fn assert_nothing_left(dir: &Path) {
     let parent = dir.parent().expect("a folder around it");
     // The watcher removes its lock file last; a process that was killed may need a moment to leave the table.
     let moment = Duration::from_secs(5);
-    wait_for("an empty folder", moment, || {
-        fs::read_dir(parent).ok()?.next().is_none().then_some(())
-    });
-    wait_for("the end of all processes", moment, || {
-        processes_with(dir).is_empty().then_some(())
-    });
+    wait_for("an empty folder", moment, || fs::read_dir(parent).ok()?.next().is_none().then_some(()));
+    wait_for("the end of all processes", moment, || processes_with(dir).is_empty().then_some(()));
 }
 
 /// Command lines of the processes that name this folder.

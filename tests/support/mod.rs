@@ -61,21 +61,9 @@ pub fn kafka() -> Option<&'static Broker> {
 /// Like [`kafka`], but 1 or 3 brokers of one test's own, in `dir`: for faults.
 pub fn cluster(dir: &Path, brokers: u32) -> Option<Cluster> {
     let mut start = Command::new(KAFKA_SCRIPT);
-    start
-        .args([
-            "start",
-            "--brokers",
-            &brokers.to_string(),
-            "--while",
-            &os::id().to_string(),
-            "--dir",
-        ])
-        .arg(dir);
+    start.args(["start", "--brokers", &brokers.to_string(), "--while", &os::id().to_string(), "--dir"]).arg(dir);
     let broker = started(start).map_err(|why| skip(&why)).ok()?;
-    Some(Cluster {
-        broker,
-        dir: dir.to_owned(),
-    })
+    Some(Cluster { broker, dir: dir.to_owned() })
 }
 
 /// A Kafka of one test's own. Stopped when dropped.
@@ -89,17 +77,9 @@ impl Cluster {
     /// standard output.
     #[track_caller]
     pub fn control(&self, args: &[&str]) -> String {
-        let output = Command::new(KAFKA_SCRIPT)
-            .args(args)
-            .arg("--dir")
-            .arg(&self.dir)
-            .output()
-            .expect("run the script");
-        assert!(
-            output.status.success(),
-            "{args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output =
+            Command::new(KAFKA_SCRIPT).args(args).arg("--dir").arg(&self.dir).output().expect("run the script");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -110,15 +90,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let stopped = Command::new(KAFKA_SCRIPT)
-            .args(["stop", "--dir"])
-            .arg(&self.dir)
-            .stderr(Stdio::null())
-            .status();
-        assert!(
-            thread::panicking() || stopped.is_ok_and(|status| status.success()),
-            "cannot stop the cluster"
-        );
+        let stopped = Command::new(KAFKA_SCRIPT).args(["stop", "--dir"]).arg(&self.dir).stderr(Stdio::null()).status();
+        assert!(thread::panicking() || stopped.is_ok_and(|status| status.success()), "cannot stop the cluster");
     }
 }
 
@@ -131,23 +104,16 @@ fn started(mut start: Command) -> Result<Broker, String> {
         return Err(why.trim_start_matches("kafka: ").to_owned());
     }
     assert!(output.status.success(), "cannot start Kafka:\n{said}");
-    Ok(Broker {
-        bootstrap: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    })
+    Ok(Broker { bootstrap: String::from_utf8_lossy(&output.stdout).trim().to_owned() })
 }
 
 fn skip(why: &str) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
-    assert!(
-        std::env::var("RESIDUA_REQUIRE_KAFKA").as_deref() != Ok("1"),
-        "{test} needs Kafka: {why}"
-    );
+    assert!(std::env::var("RESIDUA_REQUIRE_KAFKA").as_deref() != Ok("1"), "{test} needs Kafka: {why}");
     // Not `eprintln!`: the test harness would hide it when the test passes. One write: lines must not mix.
     let line = format!("SKIPPED (no Kafka): {test}: {why}\n");
-    io::stderr()
-        .write_all(line.as_bytes())
-        .expect("write to stderr");
+    io::stderr().write_all(line.as_bytes()).expect("write to stderr");
 }
 
 /// The process id of the `cargo` that started this test program, if one did.
@@ -159,16 +125,8 @@ fn cargo_id() -> Option<u32> {
 /// A topic name (or group name) that nobody else uses, beginning with `name`.
 pub fn topic(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock after 1970")
-        .as_nanos();
-    format!(
-        "{name}-{:x}-{:x}-{}",
-        os::id(),
-        nanos & 0xffff_ffff_ffff,
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos();
+    format!("{name}-{:x}-{:x}-{}", os::id(), nanos & 0xffff_ffff_ffff, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Tries until there is a value. For what cannot be waited for in another way: looks every 20 ms.
@@ -182,10 +140,7 @@ pub fn wait_for<T>(what: &str, within: Duration, mut attempt: impl FnMut() -> Op
         if let Some(value) = attempt() {
             return value;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {within:?} in vain for {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {within:?} in vain for {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

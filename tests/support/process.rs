@@ -19,14 +19,8 @@ pub fn residua(args: &[&str], config: &str) -> Process {
     let file = dir.path().join("residua.toml");
     std::fs::write(&file, config).expect("write the configuration");
     let mut command = Command::new(env!("CARGO_BIN_EXE_residua"));
-    command
-        .args(args)
-        .arg("--config")
-        .arg(&file)
-        .current_dir(dir.path());
-    for (name, _) in
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RESIDUA__"))
-    {
+    command.args(args).arg("--config").arg(&file).current_dir(dir.path());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RESIDUA__")) {
         command.env_remove(name);
     }
     let mut process = Process::spawn(command);
@@ -68,27 +62,12 @@ impl Process {
     /// Starts a program without standard input and captures what it writes.
     #[track_caller]
     pub fn spawn(mut command: Command) -> Process {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start the program");
         let output = Arc::new(Output::default());
-        capture(
-            child.stdout.take().expect("its standard output"),
-            &output,
-            |written| &mut written.stdout,
-        );
-        capture(
-            child.stderr.take().expect("its standard error"),
-            &output,
-            |written| &mut written.stderr,
-        );
-        Process {
-            child,
-            output,
-            dir: None,
-        }
+        capture(child.stdout.take().expect("its standard output"), &output, |written| &mut written.stdout);
+        capture(child.stderr.take().expect("its standard error"), &output, |written| &mut written.stderr);
+        Process { child, output, dir: None }
     }
 
     pub fn id(&self) -> u32 {
@@ -115,21 +94,15 @@ impl Process {
             let mut lines = written.stdout.lines().chain(written.stderr.lines());
             lines.find(|line| line.contains(text)).map(str::to_owned)
         };
-        let written = self.wait_while(within, |written| {
-            find(written).is_none() && written.ended < 2
-        });
-        find(&written)
-            .unwrap_or_else(|| panic!("no line with {text:?} within {within:?}{}", quote(&written)))
+        let written = self.wait_while(within, |written| find(written).is_none() && written.ended < 2);
+        find(&written).unwrap_or_else(|| panic!("no line with {text:?} within {within:?}{}", quote(&written)))
     }
 
     /// Sends a signal: "TERM", "INT", "KILL".
     #[track_caller]
     pub fn signal(&self, name: &str) {
         // Not yet waited for, so the id cannot belong to anybody else.
-        let status = Command::new("kill")
-            .args(["-s", name, &self.id().to_string()])
-            .status()
-            .expect("run kill");
+        let status = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().expect("run kill");
         assert!(status.success(), "cannot send SIG{name}");
     }
 
@@ -141,40 +114,21 @@ impl Process {
     pub fn wait(mut self, within: Duration) -> Finished {
         let deadline = Instant::now() + within;
         let written = self.wait_while(within, |written| written.ended < 2);
-        assert!(
-            written.ended == 2,
-            "the program still runs after {within:?}{}",
-            quote(&written)
-        );
+        assert!(written.ended == 2, "the program still runs after {within:?}{}", quote(&written));
         let (stdout, stderr) = (written.stdout.clone(), written.stderr.clone());
         drop(written);
         // Its output has ended, so it is ending; a moment is left for that.
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_secs(1));
-        let status = wait_for("the end of the program", left, || {
-            self.child.try_wait().expect("wait for the program")
-        });
-        Finished {
-            status,
-            stdout,
-            stderr,
-        }
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        let status = wait_for("the end of the program", left, || self.child.try_wait().expect("wait for the program"));
+        Finished { status, stdout, stderr }
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
         self.output.written.lock().expect("a sound lock")
     }
 
-    fn wait_while(
-        &self,
-        within: Duration,
-        condition: impl Fn(&Written) -> bool,
-    ) -> MutexGuard<'_, Written> {
-        let waited = self
-            .output
-            .changed
-            .wait_timeout_while(self.written(), within, |written| condition(written));
+    fn wait_while(&self, within: Duration, condition: impl Fn(&Written) -> bool) -> MutexGuard<'_, Written> {
+        let waited = self.output.changed.wait_timeout_while(self.written(), within, |written| condition(written));
         waited.expect("a sound lock").0
     }
 }
@@ -187,21 +141,13 @@ impl Drop for Process {
     }
 }
 
-fn capture(
-    stream: impl Read + Send + 'static,
-    output: &Arc<Output>,
-    of: fn(&mut Written) -> &mut String,
-) {
+fn capture(stream: impl Read + Send + 'static, output: &Arc<Output>, of: fn(&mut Written) -> &mut String) {
     let output = Arc::clone(output);
     thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|count| count > 0)
-        {
-            of(&mut output.written.lock().expect("a sound lock"))
-                .push_str(&String::from_utf8_lossy(&line));
+        while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            of(&mut output.written.lock().expect("a sound lock")).push_str(&String::from_utf8_lossy(&line));
             output.changed.notify_all();
             line.clear();
         }

@@ -10,9 +10,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{
-    BorrowedMessage, DeliveryResult, Header, Headers, Message as _, OwnedHeaders,
-};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
@@ -35,11 +33,7 @@ pub struct Outgoing {
 
 impl Outgoing {
     pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Outgoing {
-        Outgoing {
-            key: Some(key.into()),
-            value: Some(value.into()),
-            ..Outgoing::default()
-        }
+        Outgoing { key: Some(key.into()), value: Some(value.into()), ..Outgoing::default() }
     }
 }
 
@@ -64,26 +58,17 @@ impl Message {
 
     /// The first header of that name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_slice())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice())
     }
 
     fn copy(message: &BorrowedMessage<'_>) -> Message {
-        let headers = message
-            .headers()
-            .map(|headers| headers.iter())
-            .into_iter()
-            .flatten();
+        let headers = message.headers().map(|headers| headers.iter()).into_iter().flatten();
         Message {
             partition: message.partition(),
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers
-                .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
-                .collect(),
+            headers: headers.map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect(),
             timestamp_ms: message.timestamp().to_millis(),
         }
     }
@@ -108,32 +93,21 @@ impl Broker {
     /// brokers there are three copies.
     #[track_caller]
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let admin: AdminClient<DefaultClientContext> =
-            self.client().create().expect("create an admin client");
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("create an admin client");
         // -1: the broker's default
         let mut new = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         for (key, value) in settings {
             new = new.set(key, value);
         }
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .expect("build a runtime");
-        let results = runtime
-            .block_on(admin.create_topics([&new], &options))
-            .expect("ask for a topic");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("build a runtime");
+        let results = runtime.block_on(admin.create_topics([&new], &options)).expect("ask for a topic");
         results.into_iter().for_each(|result| {
             result.expect("create a topic");
         });
         wait_for("leaders of the new topic", PATIENCE, || {
             let metadata = admin.inner().fetch_metadata(Some(name), TICK * 20).ok()?;
-            let led = metadata
-                .topics()
-                .first()?
-                .partitions()
-                .iter()
-                .filter(|p| p.leader() >= 0)
-                .count();
+            let led = metadata.topics().first()?.partitions().iter().filter(|p| p.leader() >= 0).count();
             (led == partitions as usize).then_some(())
         });
     }
@@ -151,15 +125,11 @@ impl Broker {
     /// A producer for [`send`](fn@send) and [`settle`](fn@settle), with these settings.
     pub fn producer(&self, settings: &[(&str, &str)]) -> BaseProducer<Deliveries> {
         let mut config = self.client();
-        config
-            .set("enable.idempotence", "true")
-            .set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        config.set("enable.idempotence", "true").set("message.timeout.ms", PATIENCE.as_millis().to_string());
         for (key, value) in settings {
             config.set(*key, *value);
         }
-        config
-            .create_with_context(Deliveries::default())
-            .expect("create a producer")
+        config.create_with_context(Deliveries::default()).expect("create a producer")
     }
 
     /// All committed messages of a topic up to its present end, by partition and offset.
@@ -176,11 +146,7 @@ impl Broker {
         let mut messages = Vec::new();
         let deadline = Instant::now() + PATIENCE;
         while at_end.len() < partitions {
-            assert!(
-                Instant::now() < deadline,
-                "no end of {topic} after {} messages in {PATIENCE:?}",
-                messages.len()
-            );
+            assert!(Instant::now() < deadline, "no end of {topic} after {} messages in {PATIENCE:?}", messages.len());
             match consumer.poll(TICK) {
                 Some(Ok(message)) => messages.push(Message::copy(&message)),
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -199,21 +165,12 @@ impl Broker {
     /// # Panics
     /// After `within`, with the number of messages so far.
     #[track_caller]
-    pub fn read_until(
-        &self,
-        topic: &str,
-        within: Duration,
-        enough: impl Fn(&[Message]) -> bool,
-    ) -> Vec<Message> {
+    pub fn read_until(&self, topic: &str, within: Duration, enough: impl Fn(&[Message]) -> bool) -> Vec<Message> {
         let (consumer, _) = self.consumer(topic, Isolation::Committed);
         let mut messages = Vec::new();
         let deadline = Instant::now() + within;
         while !enough(&messages) {
-            assert!(
-                Instant::now() < deadline,
-                "waited {within:?} in vain on {topic}: {} messages",
-                messages.len()
-            );
+            assert!(Instant::now() < deadline, "waited {within:?} in vain on {topic}: {} messages", messages.len());
             match consumer.poll(TICK) {
                 Some(Ok(message)) => messages.push(Message::copy(&message)),
                 Some(Err(KafkaError::PartitionEOF(_))) | None => {}
@@ -226,21 +183,12 @@ impl Broker {
     /// Offsets that a consumer group has committed, one per partition in order; `None` where there is none.
     #[track_caller]
     pub fn committed(&self, group: &str, topic: &str) -> Vec<Option<i64>> {
-        let consumer: BaseConsumer = self
-            .client()
-            .set("group.id", group)
-            .create()
-            .expect("create a consumer");
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("create a consumer");
         let mut asked = TopicPartitionList::new();
         asked.add_partition_range(topic, 0, self.partitions(&consumer, topic) as i32 - 1);
-        let known = wait_for("committed offsets", PATIENCE, || {
-            consumer.committed_offsets(asked.clone(), TICK * 20).ok()
-        });
-        known
-            .elements()
-            .iter()
-            .map(|element| element.offset().to_raw().filter(|&offset| offset >= 0))
-            .collect()
+        let known =
+            wait_for("committed offsets", PATIENCE, || consumer.committed_offsets(asked.clone(), TICK * 20).ok());
+        known.elements().iter().map(|element| element.offset().to_raw().filter(|&offset| offset >= 0)).collect()
     }
 
     /// A consumer at the beginning of all partitions, outside of any group's management, and their number.
@@ -250,13 +198,8 @@ impl Broker {
             Isolation::Uncommitted => "read_uncommitted",
         };
         let mut config = self.client();
-        config
-            .set("group.id", topic("reader"))
-            .set("isolation.level", isolation);
-        config
-            .set("enable.partition.eof", "true")
-            .set("enable.auto.commit", "false")
-            .set("fetch.wait.max.ms", "20");
+        config.set("group.id", topic("reader")).set("isolation.level", isolation);
+        config.set("enable.partition.eof", "true").set("enable.auto.commit", "false").set("fetch.wait.max.ms", "20");
         let consumer: BaseConsumer = config.create().expect("create a consumer");
         let partitions = self.partitions(&consumer, name);
         let mut assignment = TopicPartitionList::new();
@@ -289,10 +232,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
         if let Err((error, _)) = result {
-            self.failed
-                .lock()
-                .expect("a sound lock")
-                .get_or_insert_with(|| error.clone());
+            self.failed.lock().expect("a sound lock").get_or_insert_with(|| error.clone());
         }
     }
 }
@@ -310,21 +250,13 @@ pub fn send(producer: &BaseProducer<Deliveries>, topic: &str, message: &Outgoing
         let all = message
             .headers
             .iter()
-            .fold(headers, |headers, (key, value)| {
-                headers.insert(Header {
-                    key,
-                    value: Some(value),
-                })
-            });
+            .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
         record.headers = Some(all);
     }
     let deadline = Instant::now() + PATIENCE;
     while let Err((error, refused)) = producer.send(record) {
         let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
-        assert!(
-            full && Instant::now() < deadline,
-            "cannot write to {topic}: {error}"
-        );
+        assert!(full && Instant::now() < deadline, "cannot write to {topic}: {error}");
         producer.poll(TICK);
         record = refused;
     }
@@ -335,19 +267,10 @@ pub fn send(producer: &BaseProducer<Deliveries>, topic: &str, message: &Outgoing
 pub fn settle(producer: &BaseProducer<Deliveries>) {
     let deadline = Instant::now() + PATIENCE;
     while producer.in_flight_count() > 0 {
-        assert!(
-            Instant::now() < deadline,
-            "{} messages not acknowledged",
-            producer.in_flight_count()
-        );
+        assert!(Instant::now() < deadline, "{} messages not acknowledged", producer.in_flight_count());
         producer.poll(Duration::from_millis(10));
     }
-    let failed = producer
-        .context()
-        .failed
-        .lock()
-        .expect("a sound lock")
-        .clone();
+    let failed = producer.context().failed.lock().expect("a sound lock").clone();
     assert!(failed.is_none(), "cannot deliver: {failed:?}");
 }
 

@@ -1,0 +1,345 @@
+//! Every input is accounted for exactly once, through SIGTERM, rebalances and kill -9.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::broken;
+use crate::plant::{self, Fault, MACHINES};
+use crate::support::{self, Broker, Message, Outgoing, PATIENCE, Process, http_get, residua, wait_for};
+
+const PARTITIONS: i32 = 4;
+const TRAINING_STEPS: usize = 200;
+/// As long as a debug build on a loaded machine may take.
+const LONG: Duration = Duration::from_secs(240);
+
+struct Setting<'a> {
+    broker: &'a Broker,
+    topic: String,
+    config: String,
+}
+
+impl Setting<'_> {
+    /// Creates the topics with the program itself.
+    fn new<'a>(broker: &'a Broker, name: &str, more: &str) -> Setting<'a> {
+        let topic = support::topic(name);
+        let config = format!(
+            "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\nscores = \"{topic}.scores\"\n{more}\n[learning]\nmin_records = {}\n\
+             [detector]\nalarms = \"1 per 100000 records\"\n[service]\nworkers = 2\n[http]\nlisten = \"127.0.0.1:0\"\n",
+            broker.bootstrap,
+            TRAINING_STEPS * MACHINES,
+        );
+        let checked = residua(&["check", "--connect", "--create-topics", "--partitions", "4"], &config).wait(PATIENCE);
+        assert!(checked.status.success(), "{checked:?}");
+        Setting { broker, topic, config }
+    }
+
+    fn start(&self) -> Process {
+        residua(&["run"], &self.config)
+    }
+
+    /// Trains on a clean stretch and waits until the workers hold partitions.
+    fn start_trained(&self) -> Process {
+        self.broker.produce(&self.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
+        let process = self.start();
+        process.wait_for_line("partitions assigned", LONG);
+        process
+    }
+
+    fn scores(&self) -> Vec<Message> {
+        self.broker.read(&format!("{}.scores", self.topic))
+    }
+
+    fn dead_letters(&self) -> Vec<Message> {
+        self.broker.read(&format!("{}.dead-letters", self.topic))
+    }
+
+    /// Waits until the group has committed the end of every partition.
+    fn wait_until_settled(&self, input: &[Message]) {
+        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+        for m in input {
+            let end = ends.entry(m.partition).or_default();
+            *end = (*end).max(m.offset + 1);
+        }
+        let group = format!("residua-{}", self.topic);
+        wait_for("the group to commit the end of the input", LONG, || {
+            let committed = self.broker.committed(&group, &self.topic);
+            ends.iter().all(|(p, end)| committed[*p as usize].is_some_and(|c| c >= *end)).then_some(())
+        });
+    }
+
+    /// Ids of all inputs after the training range.
+    fn expected(&self, input: &[Message], trained: &HashMap<i32, i64>) -> BTreeSet<String> {
+        let after = input.iter().filter(|m| m.offset >= trained.get(&m.partition).copied().unwrap_or(0));
+        after.map(|m| format!("{}-{}-{}", self.topic, m.partition, m.offset)).collect()
+    }
+}
+
+/// Ends of the training range: how many records each partition had then.
+fn ends(input: &[Message]) -> HashMap<i32, i64> {
+    let mut ends = HashMap::new();
+    for m in input {
+        let end = ends.entry(m.partition).or_insert(0);
+        *end = (m.offset + 1).max(*end);
+    }
+    ends
+}
+
+fn line(m: &Message) -> Value {
+    serde_json::from_slice(m.value.as_deref().unwrap_or_default()).expect("a JSON line")
+}
+
+fn text<'a>(v: &'a Value, key: &str) -> &'a str {
+    v[key].as_str().unwrap_or_else(|| panic!("no text {key} in {v}"))
+}
+
+/// Ids that stand in scores and dead letters, each with how often.
+fn accounted(setting: &Setting<'_>) -> BTreeMap<String, usize> {
+    let mut seen = BTreeMap::new();
+    for m in setting.scores() {
+        *seen.entry(text(&line(&m), "id").to_owned()).or_insert(0) += 1;
+    }
+    for m in setting.dead_letters() {
+        let header = |n: &str| {
+            String::from_utf8_lossy(m.header(&format!("__connect.errors.{n}")).unwrap_or_default()).into_owned()
+        };
+        let id = format!("{}-{}-{}", header("topic"), header("partition"), header("offset"));
+        *seen.entry(id).or_insert(0) += 1;
+    }
+    seen
+}
+
+#[track_caller]
+fn assert_exactly_once(seen: &BTreeMap<String, usize>, expected: &BTreeSet<String>) {
+    let lost: Vec<_> = expected.iter().filter(|id| !seen.contains_key(*id)).take(5).collect();
+    let repeated: Vec<_> = seen.iter().filter(|(_, n)| **n > 1).take(5).collect();
+    let invented: Vec<_> = seen.keys().filter(|id| !expected.contains(*id)).take(5).collect();
+    assert!(
+        lost.is_empty() && repeated.is_empty() && invented.is_empty(),
+        "lost {lost:?} repeated {repeated:?} invented {invented:?}"
+    );
+    assert_eq!(seen.len(), expected.len());
+}
+
+/// Records with the broken messages spread evenly among them.
+fn mixed(records: Vec<Outgoing>, broken: Vec<Outgoing>) -> Vec<Outgoing> {
+    let every = records.len() / broken.len();
+    let mut broken = broken.into_iter();
+    let mut out = Vec::with_capacity(records.len() + broken.len());
+    for (i, r) in records.into_iter().enumerate() {
+        out.push(r);
+        if i % every == every - 1 {
+            out.extend(broken.next());
+        }
+    }
+    out.extend(broken);
+    out
+}
+
+#[test]
+fn two_hundred_thousand_records_are_accounted_for_exactly_once() {
+    let Some(broker) = support::kafka() else { return };
+    let setting = Setting::new(broker, "accounting", "");
+    let faults: Vec<Fault> = (0..10)
+        .map(|i| Fault { machine: i * 3 + 1, sensor: i % 8, from: 600 + i * 400, to: 640 + i * 400, size: 2.0 })
+        .collect();
+    let first = setting.start_trained();
+    let trained = ends(&broker.read(&setting.topic));
+
+    let steps = TRAINING_STEPS..TRAINING_STEPS + 5_000;
+    let messages = mixed(plant::records(2, steps, &faults), broken::messages(1_000));
+    assert_eq!(messages.len(), 201_000);
+    let half = messages.len() / 2;
+    broker.produce(&setting.topic, messages[..half].to_vec());
+    // In the middle of the work: stop in good order, start again.
+    broker.read_until(&format!("{}.scores", setting.topic), LONG, |m| m.len() > 20_000);
+    first.signal("TERM");
+    let ended = first.wait(Duration::from_secs(20));
+    assert!(ended.status.success(), "{ended:?}");
+    let second = setting.start();
+    broker.produce(&setting.topic, messages[half..].to_vec());
+
+    let input = broker.read(&setting.topic);
+    setting.wait_until_settled(&input);
+    let address = address(&second);
+    let metrics = http_get(&address, "/metrics").expect("metrics").body;
+    second.signal("TERM");
+    assert!(second.wait(Duration::from_secs(20)).status.success());
+    assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
+
+    assert_exactly_once(&accounted(&setting), &setting.expected(&input, &trained));
+    books_balance(&metrics);
+    dead_letters_are_whole(&setting.dead_letters(), &input);
+    alerts_are_true(&setting, &input, &faults);
+}
+
+/// Address from the line that announces it.
+pub fn address(process: &Process) -> String {
+    let line = process.wait_for_line("metrics and health on http://", PATIENCE);
+    line.split("http://").nth(1).expect("an address").trim_end_matches('/').to_owned()
+}
+
+fn metric(text: &str, name: &str) -> f64 {
+    let lines = text.lines().filter(|l| l.starts_with(name) && !l.starts_with('#'));
+    lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+fn books_balance(metrics: &str) {
+    let of = |n: &str| metric(metrics, &format!("residua_records_{n}"));
+    let parts =
+        of("scored_total") + of("warming_total") + of("dead_lettered_total") + of("rewound_total") + of("in_flight");
+    assert!(of("consumed_total") > 50_000.0, "{metrics}");
+    assert_eq!(of("consumed_total"), parts, "{metrics}");
+}
+
+/// Each broken message is there once, with key, value and headers as they were, and with the reason.
+fn dead_letters_are_whole(letters: &[Message], input: &[Message]) {
+    assert_eq!(letters.len(), 1_000);
+    let reasons: HashMap<_, _> = broken::kinds().into_iter().map(|(kind, _, reason)| (kind, reason)).collect();
+    let by_position: HashMap<_, _> = input.iter().map(|m| ((m.partition, m.offset), m)).collect();
+    let mut kinds = BTreeSet::new();
+    for letter in letters {
+        let header = |n: &str| {
+            let value =
+                letter.header(&format!("__connect.errors.{n}")).unwrap_or_else(|| panic!("no header {n}: {letter:?}"));
+            std::str::from_utf8(value).expect("a header in UTF-8")
+        };
+        let position = (header("partition").parse().unwrap(), header("offset").parse().unwrap());
+        let original = by_position[&position];
+        assert_eq!((&letter.key, letter.timestamp_ms), (&original.key, original.timestamp_ms));
+        assert_eq!(letter.header("trace"), Some(&[0, 1, 255][..]));
+        let kind = std::str::from_utf8(letter.header("kind").expect("the original header")).unwrap();
+        kinds.insert(kind.to_owned());
+        assert_eq!(header("exception.class.name"), reasons[kind], "{kind}: {}", header("exception.message"));
+        assert!(!header("exception.message").is_empty());
+        match letter.header("residua.truncated-from-bytes") {
+            None => assert_eq!(letter.value, original.value, "{kind}"),
+            Some(bytes) => {
+                assert_eq!(bytes, b"950000");
+                assert_eq!(letter.value.as_ref().map(Vec::len), Some(900_000));
+            }
+        }
+    }
+    assert_eq!(kinds.len(), 20);
+}
+
+/// Alerts keep to the schema, belong to flagged records, explain themselves, and every fault has one.
+fn alerts_are_true(setting: &Setting<'_>, input: &[Message], faults: &[Fault]) {
+    let schema: Value =
+        serde_json::from_str(include_str!("../../deploy/schema/alert.schema.json")).expect("the schema");
+    let schema = jsonschema::validator_for(&schema).expect("a valid schema");
+    let flagged: BTreeSet<String> =
+        setting.scores().iter().map(line).filter(|l| l["flagged"] == true).map(|l| text(&l, "id").to_owned()).collect();
+    let numbers: HashMap<_, _> = input
+        .iter()
+        .filter_map(|m| {
+            Some((
+                format!("{}-{}-{}", setting.topic, m.partition, m.offset),
+                String::from_utf8_lossy(m.header("n")?).into_owned(),
+            ))
+        })
+        .collect();
+    let mut alerted = BTreeSet::new();
+    let mut found = vec![false; faults.len()];
+    for message in setting.broker.read(&format!("{}.anomalies", setting.topic)) {
+        let alert = line(&message);
+        assert!(
+            schema.is_valid(&alert),
+            "{alert}: {:?}",
+            schema.iter_errors(&alert).map(|e| e.to_string()).collect::<Vec<_>>()
+        );
+        assert_eq!(message.key.as_deref(), Some(text(&alert, "series").as_bytes()));
+        let shares: f64 = alert["sensors"].as_array().unwrap().iter().map(|s| s["share"].as_f64().unwrap()).sum();
+        assert!((shares + alert["other_share"].as_f64().unwrap() - 1.0).abs() < 1e-6, "{alert}");
+        let id = text(&alert, "id").to_owned();
+        let (machine, step) = numbers[&id]
+            .split_once(':')
+            .map(|(m, s)| (m.parse::<usize>().unwrap(), s.parse::<usize>().unwrap()))
+            .unwrap();
+        for (fault, found) in faults.iter().zip(&mut found) {
+            *found |= fault.machine == machine && (fault.from..fault.to).contains(&step);
+        }
+        assert!(alerted.insert(id), "alerted twice: {alert}");
+    }
+    assert_eq!(alerted, flagged);
+    assert!(
+        found.iter().all(|f| *f),
+        "faults without an alert: {:?}",
+        faults.iter().zip(&found).filter(|(_, f)| !**f).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn joining_leaving_and_killed_instances_lose_and_repeat_nothing() {
+    let Some(broker) = support::kafka() else { return };
+    let setting = Setting::new(
+        broker,
+        "rebalance",
+        "session_timeout = \"6s\"\nheartbeat_interval = \"1s\"\ntransaction_timeout = \"5s\"",
+    );
+    let first = setting.start_trained();
+    let trained = ends(&broker.read(&setting.topic));
+    let scores = format!("{}.scores", setting.topic);
+    let mut produced = 0;
+    let mut produce = |steps: usize| {
+        let from = TRAINING_STEPS + produced;
+        broker.produce(&setting.topic, plant::records(3, from..from + steps, &[]));
+        produced += steps;
+        produced * MACHINES
+    };
+    produce(300);
+    let second = setting.start();
+    produce(200);
+    second.wait_for_line("partitions assigned", LONG);
+    first.signal("KILL");
+    produce(200);
+    let third = setting.start();
+    let total = produce(300);
+    broker.read_until(&scores, LONG, |m| m.len() >= total / 2);
+    second.signal("TERM");
+    assert!(second.wait(Duration::from_secs(20)).status.success());
+    produce(200);
+    let input = broker.read(&setting.topic);
+    setting.wait_until_settled(&input);
+    third.signal("INT");
+    assert!(third.wait(Duration::from_secs(20)).status.success());
+    assert_exactly_once(&accounted(&setting), &setting.expected(&input, &trained));
+}
+
+#[test]
+fn at_least_once_loses_nothing_and_repeats_with_the_same_id() {
+    let Some(broker) = support::kafka() else { return };
+    let more = "delivery = \"at-least-once\"\nsession_timeout = \"6s\"\nheartbeat_interval = \"1s\"\ntransaction_timeout = \"5s\"";
+    let setting = Setting::new(broker, "at-least-once", more);
+    let first = setting.start_trained();
+    let trained = ends(&broker.read(&setting.topic));
+    broker.produce(
+        &setting.topic,
+        mixed(plant::records(4, TRAINING_STEPS..TRAINING_STEPS + 500, &[]), broken::messages(40)),
+    );
+    broker.read_until(&format!("{}.scores", setting.topic), LONG, |m| m.len() > 1_000);
+    first.signal("KILL");
+    let second = setting.start();
+    let input = broker.read(&setting.topic);
+    setting.wait_until_settled(&input);
+    second.signal("TERM");
+    assert!(second.wait(Duration::from_secs(20)).status.success());
+    let seen = accounted(&setting);
+    let expected = setting.expected(&input, &trained);
+    assert_eq!(seen.keys().cloned().collect::<BTreeSet<_>>(), expected);
+}
+
+#[test]
+fn a_fleet_that_starts_together_publishes_one_model() {
+    let Some(broker) = support::kafka() else { return };
+    let setting = Setting::new(broker, "fleet", "");
+    broker.produce(&setting.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
+    let fleet: Vec<_> = (0..3).map(|_| setting.start()).collect();
+    for process in &fleet {
+        process.wait_for_line("model in force", LONG);
+    }
+    let models = broker.read(&format!("residua-{}.models", setting.topic));
+    assert_eq!(models.len(), 1, "models published");
+    assert_eq!(PARTITIONS, 4);
+}

@@ -1,0 +1,97 @@
+//! Probes, status and start-up errors as an orchestrator sees them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::accounting::address;
+use crate::support::{self, PATIENCE, http_get, residua, wait_for};
+
+fn config(brokers: &str, topic: &str) -> String {
+    format!(
+        "[kafka]\nbrokers = \"{brokers}\"\ninput = \"{topic}\"\nrequest_timeout = \"5s\"\n[http]\nlisten = \"127.0.0.1:0\"\n"
+    )
+}
+
+#[test]
+fn without_enough_history_it_waits_visibly_alive_and_not_ready() {
+    let Some(broker) = support::kafka() else { return };
+    let config = config(&broker.bootstrap, &support::topic("waiting"));
+    assert!(residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE).status.success());
+    let process = residua(&["run"], &config);
+    let address = address(&process);
+    process.wait_for_line("waiting for records", PATIENCE);
+    let live = http_get(&address, "/livez").expect("an answer");
+    assert_eq!((live.status, live.body.as_str()), (200, "ok\n"));
+    let ready = http_get(&address, "/readyz").expect("an answer");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("no model yet"), "{}", ready.body);
+    let status: Value = serde_json::from_str(&http_get(&address, "/status").expect("an answer").body).expect("JSON");
+    assert_eq!(status["state"], "learning");
+    assert_eq!(status["ready"], false);
+    assert_eq!(http_get(&address, "/nonsense").expect("an answer").status, 404);
+    process.signal("TERM");
+    let ended = process.wait(Duration::from_secs(10));
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[test]
+fn missing_topics_are_named_and_exit_78() {
+    let Some(broker) = support::kafka() else { return };
+    let topic = support::topic("absent");
+    let ended = residua(&["run"], &config(&broker.bootstrap, &topic)).wait(PATIENCE);
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+    assert!(ended.stderr.contains(&topic) && ended.stderr.contains("--create-topics"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_unreachable_kafka_exits_69_and_names_the_address() {
+    // A port that was free a moment ago: nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let brokers = format!("127.0.0.1:{port}");
+    let ended = residua(&["run"], &config(&brokers, "sensors")).wait(PATIENCE);
+    assert_eq!(ended.status.code(), Some(69), "{ended:?}");
+    assert!(ended.stderr.contains(&brokers), "{}", ended.stderr);
+}
+
+#[test]
+fn check_connect_names_what_is_wrong_with_a_topic() {
+    let Some(broker) = support::kafka() else { return };
+    let topic = support::topic("shape");
+    broker.create_topic(&topic, 3, &[]);
+    broker.create_topic(&format!("{topic}.anomalies"), 3, &[]);
+    broker.create_topic(&format!("residua-{topic}.models"), 2, &[]);
+    let ended = residua(&["check", "--connect"], &config(&broker.bootstrap, &topic)).wait(PATIENCE);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let wrong = |what: &str| ended.stdout.lines().any(|l| l.starts_with("WRONG") && l.contains(what));
+    assert!(wrong("has 2 partitions, expected 1"), "{}", ended.stdout);
+    assert!(wrong("dead letters topic"), "{}", ended.stdout);
+    assert!(!wrong("input topic"), "{}", ended.stdout);
+}
+
+#[test]
+fn readiness_follows_the_broker_and_liveness_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(cluster) = support::cluster(&dir.path().join("kafka"), 1) else { return };
+    let topic = support::topic("outage");
+    let config = config(&cluster.broker.bootstrap, &topic).replace("[http]", "[learning]\nmin_records = 2000\n[http]")
+        + "readiness_timeout = \"5s\"\n";
+    assert!(residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE).status.success());
+    cluster.broker.produce(&topic, crate::plant::records(1, 0..60, &[]));
+    let process = residua(&["run"], &config);
+    let address = address(&process);
+    let ready = |wanted: u16| http_get(&address, "/readyz").filter(|r| r.status == wanted).map(|_| ());
+    wait_for("readiness", Duration::from_secs(120), || ready(200));
+    cluster.control(&["stop-broker", "1"]);
+    wait_for("readiness to go with the broker", Duration::from_secs(30), || ready(503));
+    assert_eq!(http_get(&address, "/livez").expect("an answer").status, 200);
+    cluster.control(&["start-broker", "1"]);
+    wait_for("readiness to come back with the broker", PATIENCE, || ready(200));
+    cluster.broker.produce(&topic, crate::plant::records(1, 60..80, &[]));
+    wait_for("records to be scored again", PATIENCE, || {
+        let status: Value = serde_json::from_str(&http_get(&address, "/status")?.body).ok()?;
+        (status["records"]["consumed"].as_u64()? >= 20 * crate::plant::MACHINES as u64).then_some(())
+    });
+    process.signal("TERM");
+    assert!(process.wait(Duration::from_secs(20)).status.success());
+}
