@@ -203,13 +203,9 @@ fn explanations_are_cut_at_the_limit() {
     assert!(why.other_share > 0.0 && why.other_share < 0.5, "{}", why.other_share);
 }
 
-/// 10 flagged records are expected of 10,000 fresh ones. The threshold is extrapolated from the 50 largest of 750
-/// held-out scores: a standard error of .14 in the tail's scale and .15 in its shape, 4.2 e-folds beyond its start, are
-/// a factor of 4 in the rate. So the median of seven models must be within that factor. Single models may miss it: where
-/// fresh records leave the range that was seen in training, the network extrapolates, and no threshold knows.
-#[test]
-fn the_alarm_budget_is_kept_on_fresh_clean_records() {
-    let settings = DetectorSettings { alarms: "10 per 10000 records".parse().unwrap() };
+/// Flagged records of 10,000 fresh ones, for seven models, ascending.
+fn realised(alarms: &str) -> Vec<usize> {
+    let settings = DetectorSettings { alarms: alarms.parse().unwrap() };
     let mut flagged: Vec<usize> = (0..7)
         .map(|seed| {
             let mut training = table(10, plant(seed, 3000, 10));
@@ -226,7 +222,19 @@ fn the_alarm_budget_is_kept_on_fresh_clean_records() {
         })
         .collect();
     flagged.sort_unstable();
-    assert!((3..=40).contains(&flagged[3]) && flagged[4] <= 40, "flagged of 10,000 records each: {flagged:?}");
+    flagged
+}
+
+/// A budget within the held-out data is met from both sides. One beyond it rests on an extrapolated tail that errs on the
+/// side of fewer alarms: 70 are expected over all, and twice as many would break the promise. Single models may exceed
+/// their 10: where fresh records leave the range that was seen in training, the network extrapolates, and no threshold
+/// knows.
+#[test]
+fn the_alarm_budget_is_kept_on_fresh_clean_records() {
+    let within = realised("1000 per 10000 records");
+    assert!((400..=2500).contains(&within[3]), "flagged of 10,000 records each: {within:?}");
+    let beyond = realised("10 per 10000 records");
+    assert!(beyond.iter().sum::<usize>() <= 140, "flagged of 10,000 records each: {beyond:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Axis, s};
 
-use super::bottleneck::bottleneck;
+use super::bottleneck::Principal;
 use super::network::Network;
 use super::residual::Residuals;
 use super::scaler::Scaler;
@@ -62,11 +62,9 @@ pub fn fit(
     let inputs = window * rows.features;
     let hidden = settings.hidden.fixed().unwrap_or(inputs.clamp(HIDDEN[0], HIDDEN[1]));
     check_size(inputs, hidden)?;
-    let code = match settings.bottleneck.fixed() {
-        Some(code) => code,
-        None => bottleneck(&rows, window, &split.training)?.min(WIDTH_MAX),
-    };
-    let network = train::train(&rows, window, &split.training, (hidden, code), settings, progress);
+    let principal = Principal::of(&rows, window, &split.training)?;
+    let code = settings.bottleneck.fixed().unwrap_or(principal.components.min(WIDTH_MAX));
+    let network = train::train(&rows, window, &split.training, (hidden, code), &principal, settings, progress);
     let (residuals, calibration) = calibrate(&rows, &split, &network, Layout { window, ordered })?;
     let model = Model::seal(
         table.schema.clone(),

@@ -16,6 +16,9 @@ pub struct Dense {
     pub bias: Array1<f32>,
 }
 
+/// Standard deviation of what enters a tanh that is to be linear: tanh(.25) is 2 % below .25.
+const LINEAR_PART: f32 = 0.25;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     pub layers: [Dense; LAYERS],
@@ -43,6 +46,40 @@ impl Network {
             }
         });
         Self { layers, activation }
+    }
+
+    /// Makes this network the projection onto the first `axes` (unit vectors, inputs x components; `spread`: standard
+    /// deviation along each), as many as the code and the hidden layers can carry. Training then starts from the best
+    /// linear autoencoder (Baldi & Hornik 1989) instead of from noise: it needs fewer steps, and the seed matters less.
+    /// Units that are left over keep their random weights in, and get zero weights out.
+    pub fn start_at(&mut self, spread: &[f64], axes: &Array2<f64>) {
+        let [_, hidden, code, ..] = self.sizes();
+        // A linear function takes two rectifiers, relu(u) - relu(-u), or one tanh in its linear part.
+        let signs: &[f32] = if self.activation == Activation::Relu { &[1.0, -1.0] } else { &[1.0] };
+        let carried = code.min(hidden / signs.len()).min(axes.ncols());
+        let [encode, to_code, from_code, decode] = &mut self.layers;
+        to_code.weight.fill(0.0);
+        to_code.bias.fill(0.0);
+        decode.weight.fill(0.0);
+        decode.bias.fill(0.0);
+        for (i, spread) in spread.iter().enumerate().take(carried) {
+            let axis = axes.column(i).mapv(|v| v as f32);
+            let gain = match self.activation {
+                Activation::Relu => 1.0,
+                Activation::Tanh => LINEAR_PART / (*spread as f32).max(LINEAR_PART),
+            };
+            from_code.weight.row_mut(i).fill(0.0);
+            for (half, sign) in signs.iter().enumerate() {
+                let unit = i * signs.len() + half;
+                encode.weight.column_mut(unit).assign(&(&axis * (sign * gain)));
+                encode.bias[unit] = 0.0;
+                to_code.weight[[unit, i]] = sign / gain;
+                from_code.weight.column_mut(unit).fill(0.0);
+                from_code.weight[[i, unit]] = sign * gain;
+                from_code.bias[unit] = 0.0;
+                decode.weight.row_mut(unit).assign(&(&axis * (sign / gain)));
+            }
+        }
     }
 
     /// Widths: input, hidden, code, hidden, output.
@@ -220,7 +257,7 @@ mod tests {
         network.backward(x.view(), target.view(), sparsity, &mut pass, &mut gradients);
         const STEP: f32 = 2e-3;
         let mut largest = 0.0f64;
-        for l in 0..LAYERS {
+        for (l, gradient) in gradients.iter().enumerate() {
             let weights = network.layers[l].weight.len();
             for i in 0..weights + network.layers[l].bias.len() {
                 let moved = |by: f32| {
@@ -231,7 +268,7 @@ mod tests {
                     loss(&copy, &x, &target, sparsity)
                 };
                 let numeric = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
-                let all = gradients[l].weight.iter().chain(gradients[l].bias.iter());
+                let all = gradient.weight.iter().chain(gradient.bias.iter());
                 let analytic = f64::from(*all.into_iter().nth(i).unwrap());
                 largest = largest.max(analytic.abs());
                 assert!((numeric - analytic).abs() < 2e-3, "layer {l} parameter {i}: {numeric} {analytic}");
@@ -248,6 +285,22 @@ mod tests {
                     check_gradients(activation, sparsity, masked);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_network_that_starts_at_a_plane_projects_onto_it() {
+        for activation in [Activation::Relu, Activation::Tanh] {
+            let mut network = Network::new(3, 8, 2, activation, &mut ChaCha8Rng::seed_from_u64(1));
+            let axes = ndarray::array![[0.6, 0.0], [0.8, 0.0], [0.0, 1.0]];
+            network.start_at(&[1.0, 1.0], &axes);
+            let x = ndarray::array![[0.6f32, 0.8, 0.5], [-0.3, -0.4, 0.0], [0.8, -0.6, 0.0]];
+            let expect = ndarray::array![[0.6f32, 0.8, 0.5], [-0.3, -0.4, 0.0], [0.0, 0.0, 0.0]];
+            let mut pass = Pass::inference(&network, 3);
+            network.forward(x.view(), &mut pass);
+            let off = (pass.reconstruction() - &expect).mapv(f32::abs).fold(0.0f32, |a, b| a.max(*b));
+            let bound = if activation == Activation::Relu { 1e-6 } else { 0.05 };
+            assert!(off < bound, "{activation:?}: {off}");
         }
     }
 

@@ -8,6 +8,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use super::bottleneck::Principal;
 use super::network::{Dense, LAYERS, Network, Pass};
 use super::series::SeriesRows;
 use super::settings::ModelSettings;
@@ -28,12 +29,16 @@ pub fn train(
     width: usize,
     windows: &[usize],
     sizes: (usize, usize),
+    principal: &Principal,
     settings: &ModelSettings,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Network {
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
     let inputs = width * rows.features;
     let mut network = Network::new(inputs, sizes.0, sizes.1, settings.activation, &mut rng);
+    if let Some((spread, axes)) = &principal.axes {
+        network.start_at(spread, axes);
+    }
     let batch = settings.batch.min(windows.len());
     let mut pass = Pass::training(&network, batch);
     let mut optimiser = AdamW::new(&network, settings);
@@ -169,6 +174,16 @@ mod tests {
         network.backward(x.view(), target.view(), 0.0, &mut pass, &mut network.zeros())
     }
 
+    /// No plane to start from: training alone must do it.
+    fn nothing() -> Principal {
+        Principal { components: 1, axes: None }
+    }
+
+    /// From random weights it takes larger steps than from a plane.
+    fn alone() -> ModelSettings {
+        ModelSettings { learning_rate: 3e-3, ..Default::default() }
+    }
+
     fn rows(values: Vec<f64>) -> SeriesRows {
         let table = table(6, values);
         SeriesRows::new(&table, &Scaler::fit(&table))
@@ -180,8 +195,8 @@ mod tests {
         let windows: Vec<usize> = (0..1000).collect();
         for activation in [Activation::Relu, Activation::Tanh] {
             for (denoise, sparsity, bound) in [(0.0, 0.0, 0.03), (0.1, 0.0, 0.04), (0.0, 0.01, 0.1)] {
-                let settings = ModelSettings { activation, denoise, sparsity, ..Default::default() };
-                let network = train(&rows, 1, &windows, (16, 2), &settings, &mut |_, _| {});
+                let settings = ModelSettings { activation, denoise, sparsity, ..alone() };
+                let network = train(&rows, 1, &windows, (16, 2), &nothing(), &settings, &mut |_, _| {});
                 let got = error(&network, &rows);
                 assert!(got < bound, "{activation:?} {denoise} {sparsity}: {got}");
             }
@@ -194,7 +209,7 @@ mod tests {
         values.iter_mut().step_by(7).for_each(|v| *v = f64::NAN);
         let rows = rows(values);
         let windows: Vec<usize> = (0..1500).collect();
-        let network = train(&rows, 1, &windows, (16, 2), &ModelSettings::default(), &mut |_, _| {});
+        let network = train(&rows, 1, &windows, (16, 2), &nothing(), &alone(), &mut |_, _| {});
         assert!(error(&network, &rows) < 0.1);
     }
 
@@ -203,8 +218,8 @@ mod tests {
         let rows = rows(plane(3, 500, 6, 2));
         let windows: Vec<usize> = (0..500).collect();
         let code = |sparsity: f64| {
-            let settings = ModelSettings { sparsity, steps: 300, ..Default::default() };
-            let network = train(&rows, 1, &windows, (16, 4), &settings, &mut |_, _| {});
+            let settings = ModelSettings { sparsity, steps: 300, ..alone() };
+            let network = train(&rows, 1, &windows, (16, 4), &nothing(), &settings, &mut |_, _| {});
             let x = Array2::from_shape_fn((500, 6), |(i, j)| rows.window(i, 1)[j]);
             let hidden = (x.dot(&network.layers[0].weight) + &network.layers[0].bias).mapv(|v| v.max(0.0));
             let code = hidden.dot(&network.layers[1].weight) + &network.layers[1].bias;
@@ -229,7 +244,7 @@ mod tests {
         let rows = rows(plane(4, 100, 6, 1));
         let settings = ModelSettings { steps: 5, ..Default::default() };
         let mut seen = Vec::new();
-        train(&rows, 1, &[0, 1, 2], (4, 1), &settings, &mut |done, total| seen.push((done, total)));
+        train(&rows, 1, &[0, 1, 2], (4, 1), &nothing(), &settings, &mut |done, total| seen.push((done, total)));
         assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     }
 }

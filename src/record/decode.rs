@@ -63,7 +63,8 @@ impl Decoder {
     }
 
     /// Writes the record's values into `values`, in the order of the schema; NaN is a value that is absent or null. After a
-    /// refusal `values` holds nothing of use. Allocates nothing unless the message needs unescaping, or is refused.
+    /// refusal `values` holds nothing of use. Allocates for refusals, escapes, series that become hexadecimal, numbers of
+    /// 20 digits and more, and unneeded values two levels deep; otherwise not.
     ///
     /// # Panics
     /// If `values` is not as long as the schema.

@@ -6,8 +6,6 @@ use super::decode::{self, Decoder};
 use super::scan::{Entry, Fields, Use};
 use super::{Features, InputSettings, Missing, Position, RawRecord, Refusal, Schema, SchemaError};
 
-pub(super) use super::scan::MAX_FIELDS;
-
 /// Values to learn from, in log order: by partition, then offset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {

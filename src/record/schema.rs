@@ -33,7 +33,7 @@ pub enum SchemaError {
     NothingNumeric { records: usize },
     #[error(
         "find the common fields of {records} records, found more than {max} different ones; list input.features",
-        max = super::history::MAX_FIELDS
+        max = super::scan::MAX_FIELDS
     )]
     TooManyFields { records: usize },
 }

@@ -1,7 +1,6 @@
 //! The needed keys of a record as a tree: which fields of which objects the decoder has to read.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap};
 
 use super::schema::check_nesting;
 use super::{FieldPath, SchemaError};
@@ -10,13 +9,12 @@ use super::{FieldPath, SchemaError};
 #[derive(Debug, Clone)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
-    /// The keys of one node lie together, sorted.
     edges: Vec<Edge>,
 }
 
 #[derive(Debug, Clone)]
 struct Node {
-    edges: Range<usize>,
+    edges: HashMap<Box<str>, usize>,
     /// The edge that came first in the object last time.
     first: usize,
 }
@@ -104,11 +102,7 @@ impl Trie {
     pub fn find(&self, node: usize, guess: usize, key: &str) -> Option<usize> {
         match self.edges.get(guess) {
             Some(edge) if *edge.key == *key => Some(guess),
-            _ => {
-                let range = self.nodes[node].edges.clone();
-                let at = self.edges[range.clone()].binary_search_by(|edge| (*edge.key).cmp(key)).ok()?;
-                Some(range.start + at)
-            }
+            _ => self.nodes[node].edges.get(key).copied(),
         }
     }
 
@@ -129,7 +123,8 @@ impl Trie {
         let node = self.nodes.len();
         let start = self.edges.len();
         let count = by_key.len();
-        self.nodes.push(Node { edges: start..start + count, first: start });
+        let edges = by_key.keys().enumerate().map(|(at, key)| ((*key).into(), start + at)).collect();
+        self.nodes.push(Node { edges, first: start });
         for (at, (key, inside)) in by_key.iter().enumerate() {
             let first = inside[0];
             let path = first.path.ancestors().nth(depth).unwrap_or(first.path.as_str());

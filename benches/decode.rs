@@ -1,0 +1,72 @@
+//! What decoding one record costs: a JSON object of 38 numbers, 559 bytes, with the decoder and with `serde_json::Value`.
+//! The third case gives the decoder the keys in another order each time, so that it never guesses the next one.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use residua::record::{Decoder, InputSettings, Offset, PartitionId, Position, RawRecord, Schema};
+use serde_json::Value;
+
+const FIELDS: usize = 38;
+const RECORD_BYTES: usize = 559;
+
+fn name(field: usize) -> String {
+    format!("s{field:02}")
+}
+
+/// The record with every `step`-th key after the other; 1 is the order of the schema.
+fn record(step: usize) -> Vec<u8> {
+    let member = |field: usize| {
+        // Six digits after the point, five in the first fields, which makes up the size.
+        let digits = if field < 12 { 5 } else { 6 };
+        format!("\"{}\":{:.digits$}", name(field), ((field * field) as f64 * 0.618_034).fract())
+    };
+    let members: Vec<String> = (0..FIELDS).map(|at| member(at * step % FIELDS)).collect();
+    format!("{{{}}}", members.join(",")).into_bytes()
+}
+
+fn raw(value: &[u8]) -> RawRecord<'_> {
+    let position = Position { partition: PartitionId(0), offset: Offset(0) };
+    RawRecord { position, key: Some(b"pump-3"), value: Some(value), timestamp_ms: Some(0), traceparent: None }
+}
+
+/// The usual way: a tree of everything, then one lookup per feature.
+fn decode_by_value(bytes: &[u8], names: &[String], values: &mut [f64]) {
+    let tree: Value = serde_json::from_slice(bytes).expect("the record is JSON");
+    for (name, value) in names.iter().zip(values) {
+        *value = tree.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    }
+}
+
+fn bench(c: &mut Criterion) {
+    let names: Vec<String> = (0..FIELDS).map(name).collect();
+    let schema = Schema::new(names.iter().map(|name| name.parse().expect("a path")).collect()).expect("a schema");
+    let mut decoder = Decoder::new(&InputSettings::default(), &schema).expect("a decoder");
+    // Steps without a common divisor with 38 visit every key once.
+    let records: Vec<Vec<u8>> = (1..FIELDS).step_by(2).filter(|step| *step != 19).map(record).collect();
+    assert!(records.iter().all(|record| record.len() == RECORD_BYTES), "{} bytes", records[0].len());
+    let (mut values, mut expect) = ([0.0; FIELDS], [0.0; FIELDS]);
+    decoder.decode(&raw(&records[5]), &mut values).expect("a record");
+    decode_by_value(&records[5], &names, &mut expect);
+    assert_eq!(values, expect);
+
+    let mut group = c.benchmark_group("decode");
+    group.throughput(Throughput::Bytes(RECORD_BYTES as u64));
+    group.bench_function("decoder", |b| {
+        b.iter(|| decoder.decode(black_box(&raw(&records[0])), black_box(&mut values)).is_ok());
+    });
+    group.bench_function("serde_json value", |b| {
+        b.iter(|| decode_by_value(black_box(&records[0]), &names, black_box(&mut values)));
+    });
+    let mut at = 0;
+    group.bench_function("decoder, keys in changing order", |b| {
+        b.iter(|| {
+            at = (at + 1) % records.len();
+            decoder.decode(black_box(&raw(&records[at])), black_box(&mut values)).is_ok()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
