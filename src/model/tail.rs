@@ -21,7 +21,7 @@ pub struct Tail {
     pub start: f64,
     /// Share of the scores in the tail, between 0 and 1.
     pub rate: f64,
-    /// Generalised Pareto shape (xi) of the predictive tail: 0 exponential, above heavier.
+    /// Generalised Pareto shape (xi): 0 exponential, above heavier.
     pub shape: f64,
     /// Generalised Pareto scale (sigma), positive.
     pub scale: f64,
@@ -45,11 +45,7 @@ impl Tail {
     /// Peaks are not declustered: the budget counts flagged records, so their marginal distribution is what matters,
     /// and for that all exceedances estimate with less bias than cluster maxima (Fawcett & Walshaw 2007).
     ///
-    /// What is then used is the predictive tail, not the fitted one: a threshold beyond all data must keep the budget on
-    /// average over what the data leaves open. For an exponential tail whose mean was estimated from k independent
-    /// peaks, the next excess is above x with probability (1 + x / (k mean))^-k (Jeffreys prior; Aitchison & Dunsmore
-    /// 1975): a generalised Pareto law of shape 1/k. So 1/k is added to the shape, k being the number of runs of
-    /// exceedances, as smoothed scores exceed in runs. `scores` must therefore come in log order.
+    /// `scores` come in log order, since smoothed scores exceed in runs, and only a run counts as an independent peak.
     pub fn fit(scores: Vec<f64>) -> Self {
         let in_order = scores.clone();
         let mut scores = scores;
@@ -65,7 +61,6 @@ impl Tail {
         let independent = runs.max(1) as f64;
         let shape = shape(&excesses, mean, independent);
         let scale = (mean * (1.0 - shape)).max(SCALE_FLOOR * start);
-        let shape = shape + 1.0 / independent;
         Self { start, rate: peaks as f64 / (n + 1) as f64, shape, scale, quantiles }
     }
 
