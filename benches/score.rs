@@ -1,0 +1,96 @@
+//! What scoring one record of 38 features costs: `Detector` in batches of 256 and one record at a time, against the same
+//! arithmetic as loops over `Vec<Vec<f32>>`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use residua::detector::{Detector, DetectorSettings};
+use residua::model::{Auto, Model, ModelSettings, TrainingSource};
+use residua::record::{Schema, Table};
+
+const FEATURES: usize = 38;
+const HIDDEN: usize = 24;
+const CODE: usize = 8;
+const BATCH: usize = 256;
+const SERIES: [&str; 4] = ["pump-1", "pump-2", "pump-3", "pump-4"];
+
+fn records(rows: usize) -> Vec<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    (0..rows * FEATURES).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+fn detector() -> Detector {
+    let names = (0..FEATURES).map(|j| format!("s{j:02}").parse()).collect::<Result<_, _>>().expect("names are paths");
+    let schema = Schema::new(names).expect("names are distinct");
+    let table = Table { schema, values: records(1000), series: vec![0; 1000] };
+    let settings = ModelSettings {
+        hidden: Auto::Fixed(HIDDEN),
+        bottleneck: Auto::Fixed(CODE),
+        steps: 50,
+        ..ModelSettings::default()
+    };
+    let source = TrainingSource::File { name: "bench".to_owned(), rows: 1000 };
+    let model = Model::fit(&table, &settings, source, &mut |_, _| {}).expect("the table is large enough");
+    Detector::new(Arc::new(model), &DetectorSettings::default())
+}
+
+/// Weights, one vector per output.
+fn matrix(inputs: usize, outputs: usize) -> Vec<Vec<f32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    (0..outputs).map(|_| (0..inputs).map(|_| rng.random_range(-0.3..0.3)).collect()).collect()
+}
+
+fn dot(weights: &[Vec<f32>], input: &[f32]) -> Vec<f32> {
+    weights.iter().map(|row| row.iter().zip(input).map(|(w, x)| w * x).sum()).collect()
+}
+
+/// Network, residual and whitening of one record, the way a first draft would do it.
+fn naive(layers: &[Vec<Vec<f32>>; 4], whitening: &[Vec<f32>], record: &[f64]) -> f32 {
+    let x: Vec<f32> = record.iter().map(|v| *v as f32).collect();
+    let mut y = x.clone();
+    for (l, weights) in layers.iter().enumerate() {
+        y = dot(weights, &y);
+        if l % 2 == 0 {
+            y.iter_mut().for_each(|v| *v = v.max(0.0));
+        }
+    }
+    let residual: Vec<f32> = y.iter().zip(&x).map(|(y, x)| y - x).collect();
+    dot(whitening, &residual).iter().map(|w| w * w).sum()
+}
+
+fn score(c: &mut Criterion) {
+    let values = records(BATCH);
+    let rows: Vec<&[f64]> = values.chunks_exact(FEATURES).collect();
+    let mut group = c.benchmark_group("score 38 features");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    let mut batched = detector();
+    group.bench_function("batch of 256", |b| {
+        b.iter(|| {
+            for (i, row) in rows.iter().enumerate() {
+                batched.observe(SERIES[i % SERIES.len()], row);
+            }
+            black_box(batched.judge().len())
+        });
+    });
+    let mut single = detector();
+    group.bench_function("one at a time", |b| {
+        b.iter(|| {
+            for (i, row) in rows.iter().enumerate() {
+                single.observe(SERIES[i % SERIES.len()], row);
+                black_box(single.judge());
+            }
+        });
+    });
+    let layers = [matrix(FEATURES, HIDDEN), matrix(HIDDEN, CODE), matrix(CODE, HIDDEN), matrix(HIDDEN, FEATURES)];
+    let whitening = matrix(FEATURES, FEATURES);
+    group.bench_function("naive loops", |b| {
+        b.iter(|| rows.iter().map(|row| naive(&layers, &whitening, row)).sum::<f32>());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, score);
+criterion_main!(benches);
