@@ -25,6 +25,9 @@ fn the_demo_finds_nine_of_ten_faults_with_at_most_one_false_incident_for_each_se
         assert!(number("false_incidents") <= 1, "seed {seed}: {said}");
         let kinds = summary["by_kind"].as_object().expect("kinds");
         assert!(kinds.len() >= 6, "{kinds:?}");
-        assert!(said.contains("10 found") && said.contains("metrics while it ran: http://127.0.0.1:"), "{said}");
+        assert!(
+            said.contains("of 10 faults found") && said.contains("metrics while it ran: http://127.0.0.1:"),
+            "{said}"
+        );
     }
 }
