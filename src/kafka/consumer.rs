@@ -27,6 +27,9 @@ use crate::record::{NextOffset, PartitionId};
 /// The same complaint of librdkafka is logged once in this time.
 const TROUBLE_REPEAT: Duration = Duration::from_secs(30);
 
+/// Longest single wait of a worker for an answer; it shows that it is alive between two.
+const CALL_MAX: Duration = Duration::from_secs(5);
+
 /// What one `poll` brought.
 pub enum Polled<'a> {
     Record(Message<'a>),
@@ -160,7 +163,7 @@ impl Input {
         Ok(Input {
             consumer,
             topic: settings.input.clone(),
-            request_timeout: settings.request_timeout,
+            request_timeout: settings.request_timeout.min(CALL_MAX),
             starts: HashMap::new(),
             trouble: None,
         })

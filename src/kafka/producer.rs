@@ -177,10 +177,11 @@ impl Output {
             Delivery::ExactlyOnce => {
                 let group =
                     input.group_metadata().ok_or(Error::Timeout { action: "join the group", after: Duration::ZERO })?;
-                let timeout = self.timeout;
-                retry(deadline, || self.producer.send_offsets_to_transaction(&offsets, &group, timeout))
+                // All calls together may take as long as a transaction: a worker that waits for Kafka must not look dead.
+                let left = || deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE);
+                retry(deadline, || self.producer.send_offsets_to_transaction(&offsets, &group, left()))
                     .action("add the offsets to the transaction")?;
-                retry(deadline, || self.producer.commit_transaction(timeout)).action("commit the transaction")?;
+                retry(deadline, || self.producer.commit_transaction(left())).action("commit the transaction")?;
             }
         }
         self.open = false;

@@ -91,7 +91,10 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
     let model_version = shared.model.version();
     let model = shared.model.get().ok_or(WorkerError::NoModel)?;
     let engine = Engine::new(model, &settings.input, &settings.detector, &settings.kafka)?;
-    let output = connect(&settings, &shared)?;
+    let output = match connect(&settings, &shared) {
+        Err(_) if shared.stop.requested() => return Ok(()),
+        connected => connected?,
+    };
     let input = Input::join(&settings.kafka, settings.index)?;
     let label = settings.index.to_string();
     let (open, held) = (Open::default(), Vec::new());
@@ -266,6 +269,7 @@ impl Worker {
             return Err(error.into());
         }
         tracing::warn!(%error, "going back to the last commit");
+        self.shared.pulse.turn();
         self.shared.metrics.committed(if remedy == Remedy::Abort { CommitEnd::Aborted } else { CommitEnd::Unknown });
         if error.is_too_large() {
             let max_bytes = self.engine.shorten_dead_letters();
@@ -280,7 +284,10 @@ impl Worker {
             match connect(&self.settings, &self.shared) {
                 Ok(fresh) => std::mem::replace(&mut self.output, fresh).close(),
                 Err(e) if e.remedy() == Remedy::Stop => return Err(e.into()),
-                Err(error) => tracing::warn!(%error, "cannot replace the producer yet"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot replace the producer yet");
+                    std::thread::sleep(RETRY_PAUSE);
+                }
             }
         }
         while let Err(error) = self.input.rewind() {

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::progress::{Progress, Stage};
 use crate::config::LearningSettings;
-use crate::kafka::{HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
+use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
 use crate::model::{Model, ModelSettings, TrainingSource};
 use crate::pipeline::{Pulse, Stop};
 use crate::record::{History, InputSettings};
@@ -43,6 +43,21 @@ impl Learner<'_> {
         let Some(models) = models else {
             return load(Path::new(&self.learning.model_file)).map(|m| Some(Arc::new(m)));
         };
+        while self.wanted() {
+            match self.learn(models) {
+                // Kafka is away for a while: a daemon that waits for records waits for this too.
+                Err(e) if is_passing(&e) && self.wanted() => {
+                    tracing::warn!(error = format!("{e:#}"), "cannot learn yet, residua keeps trying");
+                    std::thread::sleep(LOOK_INTERVAL);
+                }
+                Err(_) if !self.wanted() => return Ok(None),
+                learned => return learned,
+            }
+        }
+        Ok(None)
+    }
+
+    fn learn(&self, models: &TopicReader) -> anyhow::Result<Option<Arc<Model>>> {
         let mut patience = Duration::ZERO;
         while self.wanted() {
             if let Some(model) = self.published(models, patience)? {
@@ -149,4 +164,9 @@ impl Learner<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         (!history.is_zero()).then(|| now.saturating_sub(history).as_millis() as i64)
     }
+}
+
+/// Whether trying again may help.
+fn is_passing(e: &anyhow::Error) -> bool {
+    e.chain().filter_map(|c| c.downcast_ref::<kafka::Error>()).any(|k| k.remedy() != Remedy::Stop)
 }
