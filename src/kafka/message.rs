@@ -7,8 +7,11 @@ use crate::record::{Offset, PartitionId, Position, RawRecord, Refusal};
 
 /// The W3C Trace Context header that alerts pass on.
 const TRACEPARENT: &str = "traceparent";
-/// Present on a dead letter whose value was cut to fit: its original length in bytes.
+/// Present on a dead letter whose value, or key, was cut to fit: the original length in bytes.
 const TRUNCATED: &str = "residua.truncated-from-bytes";
+const KEY_TRUNCATED: &str = "residua.key-truncated-from-bytes";
+/// Present on a dead letter without all of its original headers: how many were left out.
+const HEADERS_DROPPED: &str = "residua.headers-dropped";
 
 /// Headers of an outgoing message.
 pub type Headers = OwnedHeaders;
@@ -24,7 +27,8 @@ impl Message<'_> {
 
     /// This message as a dead letter for `topic`: key, value, headers and timestamp are kept, and Kafka Connect's
     /// `__connect.errors.*` headers are added so that existing tools read them. `connector` is the consumer group.
-    /// A value longer than `max_bytes` is cut, and a header tells its length; the original is where the headers say.
+    /// Value, key and original headers are cut to `max_bytes` each, and further headers tell so; the original is where the
+    /// headers say.
     pub fn dead_letter<'m>(
         &'m self,
         topic: &'m str,
@@ -32,27 +36,37 @@ impl Message<'_> {
         connector: &str,
         max_bytes: usize,
     ) -> Outgoing<'m> {
-        let value = self.0.payload();
-        let too_long = value.map(<[u8]>::len).filter(|&n| n > max_bytes);
-        let mut headers = self.error_headers(refusal, connector);
-        if let Some(bytes) = too_long {
-            headers = headers.insert(Header { key: TRUNCATED, value: Some(&bytes.to_string()) });
+        let (value, key) = (self.0.payload(), self.0.key());
+        let mut headers = self.error_headers(refusal, connector, max_bytes);
+        for (name, part) in [(TRUNCATED, value), (KEY_TRUNCATED, key)] {
+            if let Some(bytes) = part.map(<[u8]>::len).filter(|&n| n > max_bytes) {
+                headers = headers.insert(Header { key: name, value: Some(&bytes.to_string()) });
+            }
         }
+        let cut = |part: &'m [u8]| part.get(..max_bytes).unwrap_or(part);
         Outgoing {
             topic,
-            key: self.0.key(),
-            value: value.map(|v| v.get(..max_bytes).unwrap_or(v)),
+            key: key.map(cut),
+            value: value.map(cut),
             headers: Some(headers),
             timestamp_ms: self.0.timestamp().to_millis(),
         }
     }
 
-    fn error_headers(&self, refusal: &Refusal, connector: &str) -> Headers {
+    fn error_headers(&self, refusal: &Refusal, connector: &str, max_bytes: usize) -> Headers {
         let mut headers = Headers::new_with_capacity(10);
-        if let Some(original) = self.0.headers() {
-            for header in original.iter() {
-                headers = headers.insert(header);
+        let (mut room, mut dropped) = (max_bytes, 0);
+        for header in self.0.headers().into_iter().flat_map(|h| h.iter()) {
+            match room.checked_sub(header.key.len() + header.value.map_or(0, <[u8]>::len)) {
+                Some(left) => {
+                    headers = headers.insert(header);
+                    room = left;
+                }
+                None => dropped += 1,
             }
+        }
+        if dropped > 0 {
+            headers = headers.insert(Header { key: HEADERS_DROPPED, value: Some(&dropped.to_string()) });
         }
         let partition = self.0.partition().to_string();
         let offset = self.0.offset().to_string();

@@ -307,6 +307,55 @@ fn joining_leaving_and_killed_instances_lose_and_repeat_nothing() {
     assert_exactly_once(&accounted(&setting), &setting.expected(&input, &trained));
 }
 
+/// With the headers that say why, such a dead letter is larger than the topic takes: it is cut, and nothing stands still.
+#[test]
+fn a_broken_message_as_large_as_kafka_takes_is_cut_and_not_tried_for_ever() {
+    let Some(broker) = support::kafka() else { return };
+    let setting = Setting::new(broker, "large", "");
+    let process = setting.start_trained();
+    let trained = ends(&broker.read(&setting.topic));
+    let broken = |key: usize, value: usize, header: usize| Outgoing {
+        partition: Some(0),
+        headers: vec![("trace".to_owned(), vec![b'h'; header])],
+        ..Outgoing::new(vec![b'k'; key], vec![b'v'; value])
+    };
+    let large = [(148_000, 900_000, 10), (1_048_000, 10, 10), (10, 10, 1_048_000), (10, 1_048_000, 10)];
+    let producer = broker.producer(&[("message.max.bytes", "1048588")]); // Kafka's default for a topic
+    for (key, value, header) in large {
+        support::send(&producer, &setting.topic, &broken(key, value, header));
+    }
+    support::settle(&producer);
+    broker.produce(&setting.topic, plant::records(5, TRAINING_STEPS..TRAINING_STEPS + 20, &[]));
+    let input = broker.read(&setting.topic);
+    setting.wait_until_settled(&input);
+    process.signal("TERM");
+    assert!(process.wait(Duration::from_secs(20)).status.success());
+    assert_exactly_once(&accounted(&setting), &setting.expected(&input, &trained));
+    let letters = setting.dead_letters();
+    assert_eq!(letters.len(), large.len());
+    assert!(
+        letters.iter().any(|l| l.value.as_ref().is_some_and(|v| v.len() == 450_000)),
+        "none was too large at first"
+    );
+    let told = |letter: &Message, header: &str| letter.header(header).map(|v| String::from_utf8_lossy(v).into_owned());
+    for letter in &letters {
+        let offset: i64 = told(letter, "__connect.errors.offset").unwrap().parse().unwrap();
+        let original = input.iter().find(|m| m.partition == 0 && m.offset == offset).unwrap();
+        let cut = [
+            (&original.key, &letter.key, "residua.key-truncated-from-bytes"),
+            (&original.value, &letter.value, "residua.truncated-from-bytes"),
+        ];
+        for (whole, kept, header) in cut {
+            let (whole, kept) = (whole.as_ref().unwrap(), kept.as_ref().unwrap());
+            assert!(whole.starts_with(kept));
+            assert_eq!(told(letter, header), (kept.len() < whole.len()).then(|| whole.len().to_string()));
+        }
+        let dropped = letter.header("trace").is_none();
+        assert_eq!(told(letter, "residua.headers-dropped"), dropped.then(|| "1".to_owned()));
+        assert_eq!(dropped, original.header("trace").unwrap().len() > 900_000);
+    }
+}
+
 #[test]
 fn at_least_once_loses_nothing_and_repeats_with_the_same_id() {
     let Some(broker) = support::kafka() else { return };
