@@ -6,6 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::Collector;
+use prometheus::local::LocalHistogram;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -68,6 +69,25 @@ pub enum CommitEnd {
     Committed,
     Aborted,
     Unknown,
+}
+
+/// Scores that count when the commit that holds them does.
+pub struct Scores(LocalHistogram);
+
+impl Scores {
+    pub fn observe(&mut self, score: f64) {
+        self.0.observe(score);
+    }
+
+    /// They are committed.
+    pub fn settle(&mut self) {
+        self.0.flush();
+    }
+
+    /// Their records are read again.
+    pub fn abandon(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// The registry and everything in it. Shared by all workers.
@@ -252,8 +272,9 @@ impl Metrics {
         self.in_flight.with_label_values(&[worker]).sub(n as i64);
     }
 
-    pub fn score(&self, score: f64) {
-        self.scores.observe(score);
+    /// For a worker's scores of one commit.
+    pub fn scores(&self) -> Scores {
+        Scores(self.scores.local())
     }
 
     pub fn stage(&self, stage: Stage, seconds: f64) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::batch::{Batch, Entry};
 use crate::detector::{Detector, DetectorSettings, Verdict};
 use crate::kafka::{self, KafkaSettings, Message, Outgoing, Output};
-use crate::metrics::{Metrics, Outcomes};
+use crate::metrics::{Outcomes, Scores};
 use crate::model::Model;
 use crate::record::{Alert, Decoder, InputSettings, SchemaError};
 
@@ -101,7 +101,7 @@ impl Engine {
         kafka: &KafkaSettings,
         output: &mut Output,
         outcomes: &mut Outcomes,
-        metrics: &Metrics,
+        scores: &mut Scores,
     ) -> kafka::Result<()> {
         for index in 0..self.verdicts.len() {
             let entry = self.batch.get(index);
@@ -113,7 +113,7 @@ impl Engine {
                 None => outcomes.warming += 1,
                 Some(score) => {
                     outcomes.scored += 1;
-                    metrics.score(score);
+                    scores.observe(score);
                 }
             }
             if flagged {

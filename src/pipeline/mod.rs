@@ -16,7 +16,7 @@ pub use shared::{ModelSlot, Pulse, Stop};
 
 use crate::detector::DetectorSettings;
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled, Remedy, Start, StartAt};
-use crate::metrics::{CommitEnd, Metrics, Outcomes, Stage};
+use crate::metrics::{CommitEnd, Metrics, Outcomes, Scores, Stage};
 use crate::model::TrainingSource;
 use crate::record::{InputSettings, NextOffset, PartitionId};
 
@@ -60,13 +60,13 @@ pub enum WorkerError {
 }
 
 /// Everything read since the last commit.
-#[derive(Default)]
 struct Open {
     since: Option<Instant>,
     /// Kafka timestamp of the oldest record, milliseconds since the epoch.
     oldest_ms: Option<i64>,
     next: BTreeMap<PartitionId, NextOffset>,
     outcomes: Outcomes,
+    scores: Scores,
     /// Records read, and how many of them the metrics know of.
     read: u64,
     reported: u64,
@@ -97,7 +97,7 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
     };
     let input = Input::join(&settings.kafka, settings.index)?;
     let label = settings.index.to_string();
-    let (open, held) = (Open::default(), Vec::new());
+    let (open, held) = (Open::new(shared.metrics.scores()), Vec::new());
     let mut worker =
         Worker { settings, shared, label, input, output, engine, model_version, open, arriving: None, held };
     let ended = worker.run();
@@ -160,7 +160,7 @@ impl Worker {
         self.engine.judge();
         let judged = Instant::now();
         metrics.stage(Stage::Judge, (judged - start).as_secs_f64());
-        self.engine.emit(&self.settings.kafka, &mut self.output, &mut self.open.outcomes, metrics)?;
+        self.engine.emit(&self.settings.kafka, &mut self.output, &mut self.open.outcomes, &mut self.open.scores)?;
         metrics.stage(Stage::Emit, judged.elapsed().as_secs_f64());
         Ok(())
     }
@@ -180,6 +180,7 @@ impl Worker {
             metrics.latency((now.as_millis() as i64 - oldest).max(0) as f64 / 1e3);
         }
         metrics.settled(&self.label, &self.open.outcomes);
+        self.open.scores.settle();
         self.open.clear();
         Ok(())
     }
@@ -320,6 +321,11 @@ fn start_at(settings: &KafkaSettings, trained_on: Option<&TrainingSource>, parti
 }
 
 impl Open {
+    fn new(scores: Scores) -> Open {
+        let (next, outcomes) = (BTreeMap::new(), Outcomes::default());
+        Open { since: None, oldest_ms: None, next, outcomes, scores, read: 0, reported: 0 }
+    }
+
     fn begin(&mut self, output: &mut Output) -> kafka::Result<()> {
         if self.since.is_none() {
             output.begin()?;
@@ -354,6 +360,7 @@ impl Open {
     fn abandon(&mut self, metrics: &Metrics, worker: &str) {
         self.report(metrics, worker);
         metrics.rewound(worker, self.read);
+        self.scores.abandon();
         self.clear();
     }
 
