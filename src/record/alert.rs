@@ -161,6 +161,35 @@ mod tests {
         assert_eq!(String::from_utf8(wire(&alert())).unwrap(), expect);
     }
 
+    /// It leaves out the further sensors, and nothing else.
+    #[test]
+    fn the_alert_in_the_readme_is_one() {
+        let block = include_str!("../../README.md").split("```json").nth(1).unwrap().split("```").next().unwrap();
+        let shown: Value = serde_json::from_str(&block.replace(", ...", "")).unwrap();
+        let sensor = |name, observed, expected, share| Sensor {
+            name,
+            observed: Some(observed),
+            expected,
+            share,
+            imputed: false,
+        };
+        let sensors = [
+            sensor("motor.current", 39.6, 56.32014592383126, 0.5695023127436352),
+            sensor("bearing.vibration", 1.343, 1.277601664268947, 0.2578241747850329),
+        ];
+        let alert = Alert {
+            topic: "plant",
+            position: Position { partition: PartitionId(0), offset: Offset(5723) },
+            time: EventTime(1_773_267_900_000),
+            series: "pump-5",
+            score: 1.2451595955362638,
+            model: "441e3ee5b9951c21",
+            sensors: &sensors,
+            other_share: 0.0,
+        };
+        assert_eq!(serde_json::from_slice::<Value>(&wire(&alert)).unwrap(), shown);
+    }
+
     #[test]
     fn writing_appends() {
         let mut out = b"before".to_vec();
