@@ -28,12 +28,12 @@ controller_docker() {
   echo "$(container "$1"):9093"
 }
 
-# Brokers reach each other by container name, clients on the published port of loopback: two listeners.
+# Brokers reach each other by container name, clients on the published ports of loopback.
 listeners_docker() {
   cat <<LISTENERS
-listeners=CLIENT://:9092,CONTROLLER://:9093,PLAINTEXT://:9094
-advertised.listeners=CLIENT://127.0.0.1:$(<"$DIR/broker-$1/port"),PLAINTEXT://$(container "$1"):9094
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listeners=CLIENT://:9092,CONTROLLER://:9093,PLAINTEXT://:9094,SASL_PLAINTEXT://:9095
+advertised.listeners=CLIENT://127.0.0.1:$(<"$DIR/broker-$1/port"),PLAINTEXT://$(container "$1"):9094,SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port")
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs=/tmp/kafka-data
 LISTENERS
@@ -45,12 +45,14 @@ create_containers() {
   for n in $(seq "$BROKERS"); do
     while IFS='=' read -r name value; do
       name=${name^^}
+      name=${name//_/__}
       echo "KAFKA_${name//./_}=$value"
     done <"$DIR/broker-$n/server.properties" >"$DIR/broker-$n/environment"
     echo "KAFKA_HEAP_OPTS=-Xmx384m" >>"$DIR/broker-$n/environment"
     echo "CLUSTER_ID=$CLUSTER_ID" >>"$DIR/broker-$n/environment"
     docker create --name "$(container "$n")" --hostname "$(container "$n")" --network "$(network)" \
-      --publish "127.0.0.1:$(<"$DIR/broker-$n/port"):9092" --env-file "$DIR/broker-$n/environment" "$(image)" >/dev/null
+      --publish "127.0.0.1:$(<"$DIR/broker-$n/port"):9092" --publish "127.0.0.1:$(<"$DIR/broker-$n/login-port"):9095" \
+      --env-file "$DIR/broker-$n/environment" "$(image)" >/dev/null
   done
 }
 

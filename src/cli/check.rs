@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::bail;
-
 use crate::config::Config;
 use crate::kafka::{self, Finding};
+use crate::service::Failure;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -58,7 +57,8 @@ async fn ask_kafka(args: &Args, config: &Config, out: &mut impl Write) -> anyhow
         }
     }
     if bad > 0 {
-        bail!("Kafka lacks {bad} of {} things residua needs", checks.len());
+        let lacks = format!("Kafka lacks {bad} of {} things residua needs", checks.len());
+        return Err(Failure::Misconfigured(lacks).into());
     }
     Ok(())
 }

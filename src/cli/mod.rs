@@ -18,10 +18,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Loaded};
-use crate::kafka;
+use crate::kafka::{self, Remedy};
 use crate::service::Failure;
 
-/// Bad configuration (sysexits.h: EX_CONFIG).
+/// Bad configuration, or Kafka lacks a topic or right that it needs (sysexits.h: EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
 /// Kafka cannot be reached (sysexits.h: EX_UNAVAILABLE).
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -78,10 +78,12 @@ fn exit_code(e: &anyhow::Error) -> u8 {
         match cause.downcast_ref::<Failure>() {
             Some(Failure::Misconfigured(_)) => return EXIT_CONFIG,
             Some(Failure::Unreachable { .. }) => return EXIT_UNAVAILABLE,
-            _ => {}
+            // Its own first cause is not in the outer chain.
+            Some(Failure::Other(inner)) => return exit_code(inner),
+            None => {}
         }
-        if let Some(kafka::Error::Timeout { .. } | kafka::Error::Call { .. }) = cause.downcast_ref::<kafka::Error>() {
-            return EXIT_UNAVAILABLE;
+        if let Some(error) = cause.downcast_ref::<kafka::Error>() {
+            return if error.remedy() == Remedy::Stop { EXIT_CONFIG } else { EXIT_UNAVAILABLE };
         }
     }
     EXIT_OTHER

@@ -1,16 +1,20 @@
 //! Does Kafka have what residua needs? Topics, their shape, and the rights, tried and not guessed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
 use super::settings::{Delivery, KafkaSettings};
 use super::{Outgoing, Output};
+
+/// Longest single wait for a record.
+const POLL: Duration = Duration::from_millis(500);
 
 /// A topic residua uses, and the shape it must have.
 #[derive(Debug, Clone)]
@@ -59,7 +63,7 @@ impl KafkaSettings {
 }
 
 fn consumer(settings: &KafkaSettings) -> Result<BaseConsumer<Quiet>> {
-    client::reader(settings).create_with_context(Quiet).map_err(|source| Error::Client { role: "client", source })
+    client::reader(settings).create_with_context(Quiet).map_err(|cause| Error::Client { role: "client", cause })
 }
 
 /// Whether a broker answers within `timeout` and the input topic exists. Returns the number of its partitions.
@@ -68,19 +72,17 @@ pub fn reachable(settings: &KafkaSettings, timeout: Duration) -> Result<usize> {
         .ok_or(Error::MissingTopic { topic: settings.input.clone() })
 }
 
-/// The topics that do not exist, with their roles.
-pub fn missing_topics(settings: &KafkaSettings) -> Result<Vec<Topic<'_>>> {
+/// The topics that do not exist, with their roles. Waits for at most `timeout` in all.
+pub fn missing_topics(settings: &KafkaSettings, timeout: Duration) -> Result<Vec<Topic<'_>>> {
+    let deadline = Instant::now() + timeout;
     let consumer = consumer(settings)?;
-    let mut missing = settings.topics();
-    let mut failed = None;
-    missing.retain(|t| match partitions(&consumer, t.name, settings.request_timeout) {
-        Ok(found) => found.is_none(),
-        Err(e) => {
-            failed.get_or_insert(e);
-            false
+    let mut missing = Vec::new();
+    for topic in settings.topics() {
+        if partitions(&consumer, topic.name, deadline.saturating_duration_since(Instant::now()))?.is_none() {
+            missing.push(topic);
         }
-    });
-    failed.map_or(Ok(missing), Err)
+    }
+    Ok(missing)
 }
 
 fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str, timeout: Duration) -> Result<Option<usize>> {
@@ -89,14 +91,12 @@ fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str, timeout: Duration) ->
     match found.error().map(RDKafkaErrorCode::from) {
         None => Ok(Some(found.partitions().len())),
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
-        Some(code) => Err(Error::Call {
-            action: "ask Kafka for a topic",
-            source: rdkafka::error::KafkaError::MetadataFetch(code),
-        }),
+        Some(code) => Err(Error::Call { action: "ask Kafka for a topic", cause: KafkaError::MetadataFetch(code) }),
     }
 }
 
-/// Checks topics and rights, one finding each. Writes one probe record to every output inside a transaction that is aborted.
+/// Checks topics and rights, one finding each. Reads what residua reads; writes one probe record to every output and one
+/// offset to the group, inside transactions that are aborted.
 pub async fn check(settings: &KafkaSettings) -> Result<Vec<Check>> {
     let consumer = consumer(settings)?;
     let timeout = settings.request_timeout;
@@ -111,13 +111,21 @@ pub async fn check(settings: &KafkaSettings) -> Result<Vec<Check>> {
         findings.push(Check { what: format!("{} topic `{}`", topic.role, topic.name), finding });
     }
     if findings.iter().all(|c| matches!(c.finding, Finding::Good(_))) {
-        findings.push(Check {
-            what: format!("read `{}` as group `{}`", settings.input, settings.group),
-            finding: try_reading(settings),
-        });
-        for topic in settings.topics().iter().filter(|t| t.written) {
-            findings
-                .push(Check { what: format!("write `{}`", topic.name), finding: try_writing(settings, topic.name) });
+        for topic in [&settings.input, &settings.models] {
+            findings.push(Check { what: format!("read `{topic}`"), finding: tried(try_reading(settings, topic)) });
+        }
+        let mut probe = |what, finding| findings.push(Check { what, finding });
+        match settings.delivery {
+            Delivery::ExactlyOnce => {
+                probe(format!("commit as group `{}`", settings.group), tried(try_committing(settings)));
+                for topic in settings.topics().iter().filter(|t| t.written) {
+                    probe(format!("write `{}`", topic.name), tried(try_writing(settings, topic.name)));
+                }
+            }
+            Delivery::AtLeastOnce => {
+                let why = "not tried: without transactions a probe would stay";
+                probe("commit and write".to_owned(), Finding::Good(why.to_owned()));
+            }
         }
     }
     Ok(findings)
@@ -154,60 +162,75 @@ async fn cleanup_policy(settings: &KafkaSettings, topic: &str) -> Result<Option<
         .action("describe a topic")?;
     match found.into_iter().next() {
         Some(Ok(resource)) => Ok(resource.get("cleanup.policy").and_then(|e| e.value.clone())),
-        Some(Err(code)) => {
-            Err(Error::Call { action: "describe a topic", source: rdkafka::error::KafkaError::AdminOp(code) })
-        }
+        Some(Err(code)) => Err(Error::Call { action: "describe a topic", cause: KafkaError::AdminOp(code) }),
         None => Ok(None),
     }
 }
 
-/// Reads on behalf of the group without joining it: committed offsets need the right on the group, watermarks the one on the topic.
-fn try_reading(settings: &KafkaSettings) -> Finding {
-    let attempt = || -> Result<()> {
-        let consumer = consumer(settings)?;
-        let mut list = rdkafka::TopicPartitionList::new();
-        list.add_partition(&settings.input, 0);
-        let committed =
-            consumer.committed_offsets(list, settings.request_timeout).action("fetch the committed offsets")?;
-        for e in committed.elements() {
-            e.error().action("fetch the committed offsets")?;
-        }
-        consumer
-            .fetch_watermarks(&settings.input, 0, settings.request_timeout)
-            .action("fetch the ends of a partition")?;
-        Ok(())
-    };
-    match attempt() {
+fn tried(result: Result<()>) -> Finding {
+    match result {
         Ok(()) => Finding::Good("allowed".to_owned()),
         Err(e) => Finding::Bad(e.to_string()),
     }
 }
 
-fn try_writing(settings: &KafkaSettings, topic: &str) -> Finding {
-    if settings.delivery == Delivery::AtLeastOnce {
-        return Finding::Good("not tried: without transactions a probe would stay in the topic".to_owned());
+/// Fetches from the end of the first partition: a record or the news that there is none, where reading is allowed.
+fn try_reading(settings: &KafkaSettings, topic: &str) -> Result<()> {
+    let consumer = consumer(settings)?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::End).action("name a partition")?;
+    consumer.assign(&list).action("read a topic")?;
+    let deadline = Instant::now() + settings.request_timeout;
+    while Instant::now() < deadline {
+        match consumer.poll(POLL) {
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(cause)) => {
+                let error = Error::Call { action: "read a topic", cause };
+                if error.remedy() == super::Remedy::Stop {
+                    return Err(error);
+                }
+            }
+            None => {}
+        }
     }
-    let attempt = || -> Result<()> {
-        let id = format!("{}-check", settings.group);
-        let started = std::time::Instant::now();
-        let mut output = Output::connect(settings, &id, &|| started.elapsed() < settings.request_timeout)?;
-        output.begin()?;
-        // A key, because a compacted topic takes nothing without.
-        let value = br#"{"probe":"residua check, aborted"}"#;
-        output.send(Outgoing { topic, key: Some(b"probe"), value: Some(value), ..Outgoing::default() })?;
-        let written = output.delivered();
-        output.abort()?;
-        output.close();
-        written
-    };
-    match attempt() {
-        Ok(()) => Finding::Good("allowed".to_owned()),
-        Err(e) => Finding::Bad(e.to_string()),
-    }
+    Err(Error::Timeout { action: "read a topic", after: settings.request_timeout })
+}
+
+/// Adds an offset of the group to a transaction that is aborted, without joining the group.
+fn try_committing(settings: &KafkaSettings) -> Result<()> {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(&settings.input, 0, Offset::Offset(0)).action("name an offset")?;
+    let consumer = consumer(settings)?;
+    let group = consumer.group_metadata().ok_or(Error::Timeout { action: "name the group", after: Duration::ZERO })?;
+    let mut output = probe(settings)?;
+    let added = output.add_offsets(&offsets, &group, Instant::now() + settings.request_timeout);
+    output.abort()?;
+    output.close();
+    added
+}
+
+fn try_writing(settings: &KafkaSettings, topic: &str) -> Result<()> {
+    let mut output = probe(settings)?;
+    // A key, because a compacted topic takes nothing without.
+    let value = br#"{"probe":"residua check, aborted"}"#;
+    output.send(Outgoing { topic, key: Some(b"probe"), value: Some(value), ..Outgoing::default() })?;
+    let written = output.delivered();
+    output.abort()?;
+    output.close();
+    written
+}
+
+/// An open transaction.
+fn probe(settings: &KafkaSettings) -> Result<Output> {
+    let started = Instant::now();
+    let wanted = || started.elapsed() < settings.request_timeout;
+    let mut output = Output::connect(settings, &format!("{}-check", settings.group), &wanted)?;
+    output.begin()?;
+    Ok(output)
 }
 
 fn admin(settings: &KafkaSettings) -> Result<AdminClient<DefaultClientContext>> {
-    client::admin(settings).create().map_err(|source| Error::Client { role: "administrator", source })
+    client::admin(settings).create().map_err(|cause| Error::Client { role: "administrator", cause })
 }
 
 /// Creates the topics that are missing, with as many partitions as the input has (the input itself: `partitions`).
@@ -237,10 +260,7 @@ pub async fn create_topics(
                 Ok(name) => created.push(name),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => {
-                    return Err(Error::Call {
-                        action: "create a topic",
-                        source: rdkafka::error::KafkaError::AdminOp(code),
-                    });
+                    return Err(Error::Call { action: "create a topic", cause: KafkaError::AdminOp(code) });
                 }
             }
         }

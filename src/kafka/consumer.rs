@@ -4,8 +4,8 @@
 //! which settles its open transaction first and then calls [`Input::accept`] or [`Input::release`]. librdkafka waits.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -84,8 +84,6 @@ pub(crate) struct InputContext {
     topic: String,
     closing: AtomicBool,
     pending: Mutex<VecDeque<Rebalance>>,
-    /// Rebalances noted and not yet answered.
-    unanswered: AtomicUsize,
     observed: Mutex<Option<Observed>>,
 }
 
@@ -119,7 +117,6 @@ impl ConsumerContext for InputContext {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(partitions.clone()),
             _ => Rebalance::Revoke(partitions.clone()),
         };
-        self.unanswered.fetch_add(1, Ordering::Release);
         lock(&self.pending).push_back(event);
     }
 }
@@ -138,9 +135,11 @@ fn give_up(consumer: &BaseConsumer<InputContext>, partitions: &TopicPartitionLis
 
 /// One member of the consumer group, polled by one thread.
 pub struct Input {
-    consumer: BaseConsumer<InputContext>,
+    consumer: Arc<BaseConsumer<InputContext>>,
     topic: String,
     request_timeout: Duration,
+    /// Whether the worker was told of a rebalance that it has not answered yet.
+    asked: bool,
     /// Where each assigned partition starts as long as nothing is committed for it.
     starts: HashMap<PartitionId, NextOffset>,
     trouble: Option<(RDKafkaErrorCode, Instant)>,
@@ -153,17 +152,17 @@ impl Input {
             topic: settings.input.clone(),
             closing: AtomicBool::new(false),
             pending: Mutex::default(),
-            unanswered: AtomicUsize::new(0),
             observed: Mutex::default(),
         };
         let consumer: BaseConsumer<InputContext> = client::member(settings, worker)
             .create_with_context(context)
-            .map_err(|source| Error::Client { role: "consumer", source })?;
+            .map_err(|cause| Error::Client { role: "consumer", cause })?;
         consumer.subscribe(&[&settings.input]).action("subscribe to the input topic")?;
         Ok(Input {
-            consumer,
+            consumer: Arc::new(consumer),
             topic: settings.input.clone(),
             request_timeout: settings.request_timeout.min(CALL_MAX),
+            asked: false,
             starts: HashMap::new(),
             trouble: None,
         })
@@ -171,16 +170,21 @@ impl Input {
 
     /// The next record or rebalance, waiting for at most `timeout`. `Idle` does not mean that the log is at its end.
     pub fn poll(&mut self, timeout: Duration) -> Result<Polled<'_>> {
+        // Before further records: under load there is always one more, and the group waits.
+        let rebalance = lock(&self.consumer.context().pending).pop_front();
+        if let Some(rebalance) = rebalance {
+            self.asked = true;
+            return Ok(match rebalance {
+                Rebalance::Assign(p) => Polled::Assign(Partitions(p)),
+                Rebalance::Revoke(p) => Polled::Revoke(Partitions(p)),
+            });
+        }
         // The borrow checker cannot see that the message returned below does not borrow `trouble`.
         let Input { consumer, trouble, .. } = self;
         match consumer.poll(timeout) {
             Some(Ok(message)) => Ok(Polled::Record(Message(message))),
             Some(Err(e)) => complain(trouble, e).map(|()| Polled::Idle),
-            None => Ok(match lock(&consumer.context().pending).pop_front() {
-                Some(Rebalance::Assign(p)) => Polled::Assign(Partitions(p)),
-                Some(Rebalance::Revoke(p)) => Polled::Revoke(Partitions(p)),
-                None => Polled::Idle,
-            }),
+            None => Ok(Polled::Idle),
         }
     }
 
@@ -198,7 +202,7 @@ impl Input {
             _ => self.consumer.assign(&list),
         }
         .action("take the assigned partitions")?;
-        self.answered();
+        self.asked = false;
         Ok(taken)
     }
 
@@ -208,12 +212,8 @@ impl Input {
             self.starts.remove(&id);
         }
         give_up(&self.consumer, &partitions.0).action("give back the revoked partitions")?;
-        self.answered();
+        self.asked = false;
         Ok(())
-    }
-
-    fn answered(&self) {
-        self.consumer.context().unanswered.fetch_sub(1, Ordering::Release);
     }
 
     /// Whether the partitions being revoked already belong to somebody else, so that nothing may be committed for them.
@@ -245,9 +245,21 @@ impl Input {
         self.consumer.group_metadata()
     }
 
-    /// Commits without a transaction, and waits for the answer.
-    pub(super) fn commit(&self, offsets: &TopicPartitionList) -> Result<()> {
-        self.consumer.commit(offsets, CommitMode::Sync).action("commit the offsets")
+    /// Commits without a transaction, and waits for the answer, at most `timeout`.
+    pub(super) fn commit(&self, offsets: TopicPartitionList, timeout: Duration) -> Result<()> {
+        // librdkafka gives up a synchronous commit only after its session timeout: wait for it elsewhere.
+        let (answer, wait) = mpsc::channel();
+        let consumer = Arc::clone(&self.consumer);
+        std::thread::spawn(move || {
+            let committed = consumer.commit(&offsets, CommitMode::Sync);
+            // Before the answer: who gets it may want to close the consumer.
+            drop(consumer);
+            let _ = answer.send(committed);
+        });
+        match wait.recv_timeout(timeout) {
+            Ok(committed) => committed.action("commit the offsets"),
+            Err(_) => Err(Error::Timeout { action: "commit the offsets", after: timeout }),
+        }
     }
 
     pub(super) fn list(&self, offsets: impl Iterator<Item = (PartitionId, NextOffset)>) -> Result<TopicPartitionList> {
@@ -269,7 +281,7 @@ impl Input {
         self.consumer.context().closing.store(true, Ordering::Release);
         let consumer = self.consumer;
         // A rebalance that was noted but not answered would keep librdkafka waiting for ever; one that is answered twice too.
-        if consumer.context().unanswered.load(Ordering::Acquire) > 0 {
+        if self.asked || !lock(&consumer.context().pending).is_empty() {
             let held = consumer.assignment().unwrap_or_default();
             let _ = give_up(&consumer, &held);
         }
@@ -317,7 +329,7 @@ impl Input {
             (None, StartAt::Latest) => {
                 // Settle it now: a crash before the first commit must not move the start past records that arrive until then.
                 let list = self.list(std::iter::once((partition, NextOffset(high))))?;
-                self.commit(&list)?;
+                self.commit(list, self.request_timeout)?;
                 high
             }
         };
@@ -329,8 +341,8 @@ impl Input {
 /// Errors that librdkafka mends by itself are logged, seldom; the others stop the worker.
 fn complain(last: &mut Option<(RDKafkaErrorCode, Instant)>, e: KafkaError) -> Result<()> {
     let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-    let error = Error::Call { action: "read from Kafka", source: e };
-    let fatal = matches!(&error, Error::Call { source: KafkaError::MessageConsumptionFatal(_), .. });
+    let error = Error::Call { action: "read from Kafka", cause: e };
+    let fatal = matches!(&error, Error::Call { cause: KafkaError::MessageConsumptionFatal(_), .. });
     if fatal || error.remedy() == super::Remedy::Stop {
         return Err(error);
     }

@@ -8,11 +8,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// librdkafka refused the configuration of a client.
-    #[error("create the Kafka {role}: {}", reason(source))]
-    Client { role: &'static str, source: KafkaError },
+    #[error("create the Kafka {role}: {}", reason(cause))]
+    Client { role: &'static str, cause: KafkaError },
     /// A request failed.
-    #[error("{action}: {}", reason(source))]
-    Call { action: &'static str, source: KafkaError },
+    #[error("{action}: {}", reason(cause))]
+    Call { action: &'static str, cause: KafkaError },
     /// A request was not answered in time.
     #[error("{action}: no answer within {after:?}")]
     Timeout { action: &'static str, after: Duration },
@@ -41,9 +41,11 @@ impl Error {
         match self {
             Error::Client { .. } | Error::MissingTopic { .. } => Remedy::Stop,
             Error::Timeout { .. } => Remedy::Replace,
+            // Before what librdkafka says: it would have a refused transaction aborted and tried again for ever.
+            Error::Delivery { first, .. } if is_denied(*first) => Remedy::Stop,
+            Error::Call { cause, .. } if code(cause).is_some_and(is_denied) => Remedy::Stop,
             Error::Delivery { .. } => Remedy::Abort,
-            Error::Call { source: KafkaError::Transaction(e), .. } if e.txn_requires_abort() => Remedy::Abort,
-            Error::Call { source, .. } if is_denied(source) => Remedy::Stop,
+            Error::Call { cause: KafkaError::Transaction(e), .. } if e.txn_requires_abort() => Remedy::Abort,
             Error::Call { .. } => Remedy::Replace,
         }
     }
@@ -52,28 +54,29 @@ impl Error {
     pub fn is_too_large(&self) -> bool {
         let code = match self {
             Error::Delivery { first, .. } => Some(*first),
-            Error::Call { source, .. } => source.rdkafka_error_code(),
+            Error::Call { cause, .. } => cause.rdkafka_error_code(),
             _ => None,
         };
         matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge))
     }
 }
 
-/// A right is missing; only a person can help.
-fn is_denied(e: &KafkaError) -> bool {
-    use RDKafkaErrorCode::*;
-    let code = match e {
+fn code(e: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match e {
         KafkaError::Transaction(e) => Some(e.code()),
         other => other.rdkafka_error_code(),
-    };
+    }
+}
+
+/// A right is missing; only a person can help.
+fn is_denied(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::*;
     matches!(
         code,
-        Some(
-            TopicAuthorizationFailed
-                | GroupAuthorizationFailed
-                | ClusterAuthorizationFailed
-                | TransactionalIdAuthorizationFailed
-        )
+        TopicAuthorizationFailed
+            | GroupAuthorizationFailed
+            | ClusterAuthorizationFailed
+            | TransactionalIdAuthorizationFailed
     )
 }
 
@@ -103,6 +106,6 @@ pub(crate) trait Context<T> {
 
 impl<T> Context<T> for std::result::Result<T, KafkaError> {
     fn action(self, action: &'static str) -> Result<T> {
-        self.map_err(|source| Error::Call { action, source })
+        self.map_err(|cause| Error::Call { action, cause })
     }
 }

@@ -16,6 +16,8 @@ use crate::record::{NextOffset, Offset, PartitionId, RawRecord};
 
 /// Longest single wait for a record.
 const POLL: Duration = Duration::from_millis(500);
+/// Longest single wait for any other answer; between two the caller shows that it is alive.
+const CALL_MAX: Duration = Duration::from_secs(5);
 
 /// A stretch of one partition: `start` is the first offset read, `end` the first one not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,17 +37,23 @@ pub struct HistoryReader {
 
 impl HistoryReader {
     /// Chooses where to start: no further back than `since_ms` (milliseconds since the epoch), and at most `max_records` in all.
-    pub fn open(settings: &KafkaSettings, since_ms: Option<i64>, max_records: u64) -> Result<HistoryReader> {
+    /// Like all calls here it asks `wanted` before each request, and fails when that says no.
+    pub fn open(
+        settings: &KafkaSettings,
+        since_ms: Option<i64>,
+        max_records: u64,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<HistoryReader> {
         let consumer: BaseConsumer<Quiet> = client::reader(settings)
             .create_with_context(Quiet)
-            .map_err(|source| Error::Client { role: "history reader", source })?;
+            .map_err(|cause| Error::Client { role: "history reader", cause })?;
         let mut reader = HistoryReader {
             consumer,
             topic: settings.input.clone(),
             timeout: settings.request_timeout,
             ranges: BTreeMap::new(),
         };
-        let ends = reader.ends()?;
+        let ends = reader.ends(wanted)?;
         let oldest = reader.oldest_since(&ends, since_ms)?;
         let available: u64 = ends.iter().map(|(p, &(_, high))| high.saturating_sub(oldest[p]) as u64).sum();
         for (&partition, &(_, high)) in &ends {
@@ -63,15 +71,15 @@ impl HistoryReader {
     }
 
     /// Offsets between where reading stands and the ends of the log now: an upper bound of the records to come.
-    pub fn available(&self) -> Result<u64> {
-        let ends = self.ends()?;
+    pub fn available(&self, wanted: &dyn Fn() -> bool) -> Result<u64> {
+        let ends = self.ends(wanted)?;
         Ok(ends.iter().map(|(p, &(_, high))| high.saturating_sub(self.position(*p)).max(0) as u64).sum())
     }
 
     /// Reads on to the ends the log has now; every record goes to `take` once, partitions interleaved in any way.
     /// Fails when nothing arrives for the request timeout, or when `wanted` turns false.
     pub fn read(&mut self, wanted: &dyn Fn() -> bool, take: &mut dyn FnMut(&RawRecord<'_>)) -> Result<()> {
-        let ends = self.ends()?;
+        let ends = self.ends(wanted)?;
         let mut open: BTreeMap<i32, i64> = BTreeMap::new();
         let mut list = TopicPartitionList::new();
         for (&partition, &(low, high)) in &ends {
@@ -125,8 +133,8 @@ impl HistoryReader {
                 Some(Err(KafkaError::PartitionEOF(p))) => {
                     open.remove(&p);
                 }
-                Some(Err(source)) => {
-                    let e = Error::Call { action: "read history", source };
+                Some(Err(cause)) => {
+                    let e = Error::Call { action: "read history", cause };
                     if e.remedy() == super::Remedy::Stop {
                         return Err(e);
                     }
@@ -142,10 +150,11 @@ impl HistoryReader {
     }
 
     /// First and next offset of every partition.
-    fn ends(&self) -> Result<BTreeMap<PartitionId, (i64, i64)>> {
+    fn ends(&self, wanted: &dyn Fn() -> bool) -> Result<BTreeMap<PartitionId, (i64, i64)>> {
+        let call_timeout = self.timeout.min(CALL_MAX);
         let metadata = self
             .consumer
-            .fetch_metadata(Some(&self.topic), self.timeout)
+            .fetch_metadata(Some(&self.topic), call_timeout)
             .action("fetch the partitions of the input topic")?;
         let partitions = metadata.topics().first().map_or(&[][..], |t| t.partitions());
         if partitions.is_empty() {
@@ -153,9 +162,12 @@ impl HistoryReader {
         }
         let mut ends = BTreeMap::new();
         for p in partitions {
+            if !wanted() {
+                return Err(Error::Timeout { action: "read history", after: Duration::ZERO });
+            }
             let (low, high) = self
                 .consumer
-                .fetch_watermarks(&self.topic, p.id(), self.timeout)
+                .fetch_watermarks(&self.topic, p.id(), call_timeout)
                 .action("fetch the ends of a partition")?;
             ends.insert(PartitionId(p.id()), (low, high.max(low)));
         }
@@ -174,7 +186,8 @@ impl HistoryReader {
             for &p in ends.keys() {
                 list.add_partition_offset(&self.topic, p.0, KafkaOffset::Offset(since_ms)).action("name a time")?;
             }
-            let found = self.consumer.offsets_for_times(list, self.timeout).action("find offsets by time")?;
+            let found =
+                self.consumer.offsets_for_times(list, self.timeout.min(CALL_MAX)).action("find offsets by time")?;
             for e in found.elements() {
                 let p = PartitionId(e.partition());
                 if let Some(&(low, high)) = ends.get(&p) {

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
@@ -97,7 +99,7 @@ impl Output {
         let producer: ThreadedProducer<OutputContext> =
             client::writer(settings, transactions.then_some(transactional_id))
                 .create_with_context(OutputContext(Arc::clone(&deliveries)))
-                .map_err(|source| Error::Client { role: "producer", source })?;
+                .map_err(|cause| Error::Client { role: "producer", cause })?;
         let output = Output {
             producer,
             deliveries,
@@ -162,7 +164,7 @@ impl Output {
                     record = back;
                     std::thread::park_timeout(DELIVERY_PAUSE);
                 }
-                Err((source, _)) => return Err(Error::Call { action: "queue a message", source }),
+                Err((cause, _)) => return Err(Error::Call { action: "queue a message", cause }),
             }
         }
     }
@@ -173,19 +175,29 @@ impl Output {
         self.wait_for_deliveries(deadline)?;
         let offsets = input.list(offsets)?;
         match self.delivery {
-            Delivery::AtLeastOnce => input.commit(&offsets)?,
+            Delivery::AtLeastOnce => input.commit(offsets, deadline.saturating_duration_since(Instant::now()))?,
             Delivery::ExactlyOnce => {
                 let group =
                     input.group_metadata().ok_or(Error::Timeout { action: "join the group", after: Duration::ZERO })?;
                 // All calls together may take as long as a transaction: a worker that waits for Kafka must not look dead.
-                let left = || deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE);
-                retry(deadline, || self.producer.send_offsets_to_transaction(&offsets, &group, left()))
-                    .action("add the offsets to the transaction")?;
-                retry(deadline, || self.producer.commit_transaction(left())).action("commit the transaction")?;
+                self.add_offsets(&offsets, &group, deadline)?;
+                retry(deadline, || self.producer.commit_transaction(left(deadline)))
+                    .action("commit the transaction")?;
             }
         }
         self.open = false;
         Ok(())
+    }
+
+    /// Adds a group's offsets to the open transaction.
+    pub(super) fn add_offsets(
+        &self,
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+        deadline: Instant,
+    ) -> Result<()> {
+        retry(deadline, || self.producer.send_offsets_to_transaction(offsets, group, left(deadline)))
+            .action("add the offsets to the transaction")
     }
 
     /// Makes everything sent since `begin` visible; for messages that belong to no input record.
@@ -193,8 +205,7 @@ impl Output {
         let deadline = Instant::now() + self.timeout;
         self.wait_for_deliveries(deadline)?;
         if self.delivery == Delivery::ExactlyOnce {
-            let timeout = self.timeout;
-            retry(deadline, || self.producer.commit_transaction(timeout)).action("commit the transaction")?;
+            retry(deadline, || self.producer.commit_transaction(left(deadline))).action("commit the transaction")?;
         }
         self.open = false;
         Ok(())
@@ -244,8 +255,13 @@ impl Output {
     }
 }
 
+/// Time for one call that must be over at `deadline`; never nothing, for which librdkafka would not wait at all.
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE)
+}
+
 fn is_fatal(e: &Error) -> bool {
-    matches!(e, Error::Call { source: KafkaError::Transaction(e), .. } if e.is_fatal())
+    matches!(e, Error::Call { cause: KafkaError::Transaction(e), .. } if e.is_fatal())
 }
 
 /// Repeats a call for as long as librdkafka says that it may be repeated.

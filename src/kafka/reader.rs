@@ -19,8 +19,8 @@ const POLL: Duration = Duration::from_millis(500);
 pub struct TopicReader {
     consumer: BaseConsumer<Quiet>,
     topic: String,
-    /// End of the first partition when it was last read to its end.
-    end: Cell<i64>,
+    /// Where `latest` goes on: after the last record it saw.
+    next: Cell<KafkaOffset>,
 }
 
 impl TopicReader {
@@ -28,33 +28,35 @@ impl TopicReader {
     pub fn open(settings: &KafkaSettings, topic: &str, partitions: i32) -> Result<TopicReader> {
         let consumer: BaseConsumer<Quiet> = client::reader(settings)
             .create_with_context(Quiet)
-            .map_err(|source| Error::Client { role: "topic reader", source })?;
+            .map_err(|cause| Error::Client { role: "topic reader", cause })?;
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
             list.add_partition_offset(topic, partition, KafkaOffset::Beginning).action("name a partition")?;
         }
         consumer.assign(&list).action("read a topic")?;
-        Ok(TopicReader { consumer, topic: topic.to_owned(), end: Cell::new(0) })
+        Ok(TopicReader { consumer, topic: topic.to_owned(), next: Cell::new(KafkaOffset::Beginning) })
     }
 
     /// Reads a topic of one partition on to its end; the value of the last record, if there was one since the last call.
     pub fn latest(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
         let deadline = Instant::now() + timeout;
-        // librdkafka tells the end of a partition once: without anything new there is nothing to wait for.
-        let (_, end) = self.consumer.fetch_watermarks(&self.topic, 0, timeout).action("fetch the end of a topic")?;
-        if end <= self.end.get() {
-            return Ok(None);
-        }
-        let mut newest = None;
+        // Anew each time: an end of the partition that was met earlier may still wait in librdkafka's queue, before what came since.
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, 0, self.next.get()).action("name a partition")?;
+        self.consumer.assign(&list).action("read a topic")?;
+        let (mut newest, mut next) = (None, self.next.get());
         while Instant::now() < deadline {
             match self.consumer.poll(POLL) {
-                Some(Ok(m)) => newest = m.payload().map(<[u8]>::to_vec),
+                Some(Ok(m)) => {
+                    newest = m.payload().map(<[u8]>::to_vec);
+                    next = KafkaOffset::Offset(m.offset() + 1);
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    self.end.set(end);
+                    self.next.set(next);
                     return Ok(newest);
                 }
-                Some(Err(source)) => {
-                    let e = Error::Call { action: "read a topic", source };
+                Some(Err(cause)) => {
+                    let e = Error::Call { action: "read a topic", cause };
                     if e.remedy() == super::Remedy::Stop {
                         return Err(e);
                     }
@@ -68,9 +70,8 @@ impl TopicReader {
 
     /// The value of the next record, waiting for at most `timeout`.
     pub fn next(&self, timeout: Duration) -> Option<Vec<u8>> {
-        match self.consumer.poll(timeout) {
-            Some(Ok(m)) => m.payload().map(<[u8]>::to_vec),
-            _ => None,
-        }
+        let message = self.consumer.poll(timeout)?.ok()?;
+        self.next.set(KafkaOffset::Offset(message.offset() + 1));
+        message.payload().map(<[u8]>::to_vec)
     }
 }

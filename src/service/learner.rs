@@ -96,27 +96,28 @@ impl Learner<'_> {
     pub fn train(&self) -> anyhow::Result<Option<Model>> {
         let mut history = History::new(self.input).context("read [input]")?;
         let (min, max) = (self.learning.min_records as u64, self.learning.max_records as u64);
-        let mut reader = HistoryReader::open(self.kafka, self.since_ms(), max)?;
+        let wanted = || self.wanted();
+        let mut reader = HistoryReader::open(self.kafka, self.since_ms(), max, &wanted)?;
         let mut refused = 0u64;
         while (history.accepted() as u64) < min {
-            if !self.wanted() {
+            if !wanted() {
                 return Ok(None);
             }
-            let (have, available) = (history.accepted() as u64, reader.available()?);
+            let (have, available) = (history.accepted() as u64, reader.available(&wanted)?);
             if have + available < min {
                 self.progress.at(Stage::WaitingForRecords, have + available, min);
                 std::thread::sleep(LOOK_INTERVAL);
                 continue;
             }
             let total = have + available;
-            let read = reader.read(&|| self.wanted(), &mut |raw| {
+            let read = reader.read(&wanted, &mut |raw| {
                 if history.push(raw).is_err() {
                     refused += 1;
                 }
                 self.progress.at(Stage::ReadingHistory, history.accepted() as u64 + refused, total + refused);
             });
             match read {
-                Err(_) if !self.wanted() => return Ok(None),
+                Err(_) if !wanted() => return Ok(None),
                 other => other?,
             }
         }

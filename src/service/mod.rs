@@ -35,8 +35,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// No broker answered in time.
-    #[error("reach Kafka at {brokers}: {source}")]
-    Unreachable { brokers: String, source: Box<kafka::Error> },
+    #[error("reach Kafka at {brokers}: {cause}")]
+    Unreachable { brokers: String, cause: Box<kafka::Error> },
     /// What the configuration names is not there.
     #[error("{0}")]
     Misconfigured(String),
@@ -202,7 +202,7 @@ pub fn train_once(config: &Config) -> Result<Model, Failure> {
     };
     let brokers = config.kafka.brokers.clone();
     kafka::reachable(&config.kafka, config.kafka.request_timeout)
-        .map_err(|source| Failure::Unreachable { brokers, source: Box::new(source) })?;
+        .map_err(|cause| Failure::Unreachable { brokers, cause: Box::new(cause) })?;
     Ok(learner.train()?.context("training was stopped")?)
 }
 
@@ -244,14 +244,11 @@ impl Context {
         let deadline = Instant::now() + kafka.request_timeout;
         while !self.stop.requested() {
             self.pulse.turn();
-            match kafka::reachable(kafka, LOOK_TIMEOUT) {
-                Ok(_) => {
-                    self.find_topics()?;
-                    return Ok(true);
-                }
+            match kafka::reachable(kafka, LOOK_TIMEOUT).and_then(|_| kafka::missing_topics(kafka, LOOK_TIMEOUT)) {
+                Ok(missing) => return self.refuse_missing(&missing).map(|()| true),
                 Err(e) if e.remedy() == Remedy::Stop => return Err(Failure::Misconfigured(e.to_string())),
-                Err(source) if Instant::now() >= deadline => {
-                    return Err(Failure::Unreachable { brokers: kafka.brokers.clone(), source: Box::new(source) });
+                Err(cause) if Instant::now() >= deadline => {
+                    return Err(Failure::Unreachable { brokers: kafka.brokers.clone(), cause: Box::new(cause) });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "Kafka does not answer yet");
@@ -262,8 +259,7 @@ impl Context {
         Ok(false)
     }
 
-    fn find_topics(&self) -> Result<(), Failure> {
-        let missing = kafka::missing_topics(&self.config.kafka).context("look for the topics")?;
+    fn refuse_missing(&self, missing: &[kafka::Topic<'_>]) -> Result<(), Failure> {
         let own_model = !self.config.learning.model_file.is_empty();
         let missing: Vec<_> = missing
             .iter()
@@ -283,6 +279,8 @@ impl Context {
         let budget = &self.config.detector.alarms;
         self.metrics.model(model.fingerprint(), model.threshold(budget), budget.rate());
         tracing::info!(model = model.fingerprint(), features = model.schema().len(), alarms = %budget, "model in force");
+        // The probes take workers for alive from here on.
+        self.pulses.iter().for_each(|pulse| pulse.turn());
         self.model.set(model);
     }
 

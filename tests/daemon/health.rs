@@ -62,7 +62,7 @@ fn check_connect_names_what_is_wrong_with_a_topic() {
     broker.create_topic(&format!("{topic}.anomalies"), 3, &[]);
     broker.create_topic(&format!("residua-{topic}.models"), 2, &[]);
     let ended = residua(&["check", "--connect"], &config(&broker.bootstrap, &topic)).wait(PATIENCE);
-    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
     let wrong = |what: &str| ended.stdout.lines().any(|l| l.starts_with("WRONG") && l.contains(what));
     assert!(wrong("has 2 partitions, expected 1"), "{}", ended.stdout);
     assert!(wrong("dead letters topic"), "{}", ended.stdout);

@@ -9,3 +9,4 @@ mod accounting;
 mod broken;
 mod health;
 mod plant;
+mod rights;

@@ -9,6 +9,7 @@
 
 mod http;
 mod process;
+pub mod rights;
 mod topics;
 
 use std::fs;
