@@ -319,7 +319,7 @@ fn a_broken_message_as_large_as_kafka_takes_is_cut_and_not_tried_for_ever() {
         headers: vec![("trace".to_owned(), vec![b'h'; header])],
         ..Outgoing::new(vec![b'k'; key], vec![b'v'; value])
     };
-    let large = [(148_000, 900_000, 10), (1_048_000, 10, 10), (10, 10, 1_048_000), (10, 1_048_000, 10)];
+    let large = [(148_450, 900_000, 10), (1_048_000, 10, 10), (10, 10, 1_048_000), (10, 1_048_000, 10)];
     let producer = broker.producer(&[("message.max.bytes", "1048588")]); // Kafka's default for a topic
     for (key, value, header) in large {
         support::send(&producer, &setting.topic, &broken(key, value, header));
