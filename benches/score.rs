@@ -2,6 +2,7 @@
 //! arithmetic as loops over `Vec<Vec<f32>>`.
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -33,7 +34,8 @@ fn detector() -> Detector {
         ..ModelSettings::default()
     };
     let source = TrainingSource::File { name: "bench".to_owned(), rows: 1000 };
-    let model = Model::fit(&table, &settings, source, &mut |_, _| {}).expect("the table is large enough");
+    let model = Model::fit(&table, &settings, source, &mut |_, _| ControlFlow::Continue(()))
+        .expect("the table is large enough");
     Detector::new(Arc::new(model), &DetectorSettings::default())
 }
 

@@ -1,12 +1,13 @@
 //! `residua inspect`: what is in a model file.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::learn::AlarmArgs;
-use crate::model::{ARTIFACT_BYTES_MAX, Model, TrainingSource};
+use crate::model::TrainingSource;
+use crate::service::load;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
@@ -19,7 +20,7 @@ pub struct Args {
 /// # Errors
 /// Unreadable file, or a file that is no sound model.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
-    let model = read_model(&args.model)?;
+    let model = load(&args.model)?;
     let [inputs, hidden, code, ..] = model.layer_sizes();
     let rows = model.rows();
     let settings = model.settings();
@@ -42,22 +43,6 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Reads a model file, no more of it than a model can have.
-///
-/// # Errors
-/// Unreadable file, or a file that is no sound model.
-pub fn read_model(path: &Path) -> Result<Model> {
-    let name = || path.display().to_string();
-    let size = std::fs::metadata(path).with_context(|| format!("open model {}", name()))?.len();
-    ensure!(
-        size <= ARTIFACT_BYTES_MAX as u64,
-        "open model {}: {size} bytes, expected at most {ARTIFACT_BYTES_MAX}",
-        name()
-    );
-    let bytes = std::fs::read(path).with_context(|| format!("open model {}", name()))?;
-    Model::from_bytes(&bytes).with_context(name)
-}
-
 fn source(source: &TrainingSource) -> String {
     match source {
         TrainingSource::File { name, rows } => format!("file {name}, {rows} rows"),
@@ -74,9 +59,11 @@ fn source(source: &TrainingSource) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
-    use crate::model::ModelSettings;
     use crate::model::testing::{plane, table};
+    use crate::model::{Model, ModelSettings};
     use crate::record::{NextOffset, Offset, PartitionId};
 
     #[test]
@@ -84,7 +71,9 @@ mod tests {
         let ranges = vec![(PartitionId(2), Offset(10), NextOffset(410))];
         let source = TrainingSource::Topic { topic: "sensors".to_owned(), ranges };
         let settings = ModelSettings { steps: 20, ..Default::default() };
-        let model = Model::fit(&table(3, plane(1, 400, 3, 1)), &settings, source, &mut |_, _| {}).unwrap();
+        let model =
+            Model::fit(&table(3, plane(1, 400, 3, 1)), &settings, source, &mut |_, _| ControlFlow::Continue(()))
+                .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         std::fs::write(&path, model.to_bytes().unwrap()).unwrap();
@@ -108,7 +97,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         std::fs::write(&path, "no model").unwrap();
-        let error = format!("{:#}", read_model(&path).unwrap_err());
+        let error = format!("{:#}", load(&path).unwrap_err());
         assert!(error.contains("notes.txt") && error.contains("not a safetensors file"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::ops::ControlFlow;
 
 use crate::model::{Activation, AlarmBudget, Auto, Model, ModelSettings, TrainingSource};
 use crate::record::Table;
@@ -66,7 +67,10 @@ pub fn learn(table: &Table, settings: &ModelSettings, source: TrainingSource) ->
         ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} steps, {eta} left")
             .unwrap_or(ProgressStyle::default_bar()),
     );
-    let model = Model::fit(table, settings, source, &mut |done, _| bar.set_position(done));
+    let model = Model::fit(table, settings, source, &mut |done, _| {
+        bar.set_position(done);
+        ControlFlow::Continue(())
+    });
     bar.finish_and_clear();
     Ok(model?)
 }

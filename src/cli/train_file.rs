@@ -33,9 +33,9 @@ pub fn run(args: &FileArgs, out: &mut impl Write) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::inspect::read_model;
     use super::*;
     use crate::model::testing::plane;
+    use crate::service::load;
 
     #[test]
     fn a_file_becomes_a_model_file() {
@@ -47,7 +47,7 @@ mod tests {
         let args = FileArgs { csv, out: out.clone(), model: ModelArgs::default() };
         let mut said = Vec::new();
         run(&args, &mut said).unwrap();
-        let model = read_model(&out).unwrap();
+        let model = load(&out).unwrap();
         assert_eq!(model.source(), &TrainingSource::File { name: "plant.csv".to_owned(), rows: 300 });
         assert!(String::from_utf8(said).unwrap().contains(model.fingerprint()));
     }

@@ -1,6 +1,7 @@
 //! The detector's promises: verdicts do not depend on batches or on other series, gaps are imputed, nothing is ever NaN,
 //! shares sum to one, and the alarm budget is kept on clean data.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::*;
@@ -10,7 +11,7 @@ use crate::record::Table;
 
 fn fit(table: &Table, settings: ModelSettings) -> Arc<Model> {
     let source = TrainingSource::File { name: "test".to_owned(), rows: table.rows() };
-    Arc::new(Model::fit(table, &settings, source, &mut |_, _| {}).unwrap())
+    Arc::new(Model::fit(table, &settings, source, &mut |_, _| ControlFlow::Continue(())).unwrap())
 }
 
 fn quick(window: usize) -> ModelSettings {

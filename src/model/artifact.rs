@@ -363,6 +363,8 @@ fn tensor_error(name: &str, found: String, expected: String) -> ArtifactError {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::super::testing::{plane, table, uniform};
     use super::*;
     use rand::{RngExt, SeedableRng};
@@ -371,7 +373,7 @@ mod tests {
     fn model() -> Model {
         let settings = ModelSettings { steps: 50, learning_rate: 0.1 + 0.2 / 3.0, ..Default::default() };
         let source = TrainingSource::Topic { topic: "sensors".to_owned(), ranges: vec![] };
-        Model::fit(&table(3, plane(1, 300, 3, 1)), &settings, source, &mut |_, _| {}).unwrap()
+        Model::fit(&table(3, plane(1, 300, 3, 1)), &settings, source, &mut |_, _| ControlFlow::Continue(())).unwrap()
     }
 
     /// A change to a sound file before its checksum is put right again.

@@ -1,6 +1,7 @@
 //! From a table of training records to a model. Nothing here ever sees a label.
 
 use ndarray::{Array2, Axis, s};
+use std::ops::ControlFlow;
 
 use super::bottleneck::Principal;
 use super::network::Network;
@@ -38,6 +39,8 @@ pub enum FitError {
     TooLarge { bytes: usize },
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    #[error("train: asked to stop")]
+    Stopped,
     #[error("compute {what}: {why}")]
     Numeric { what: &'static str, why: String },
 }
@@ -46,7 +49,7 @@ pub fn fit(
     table: &Table,
     settings: &ModelSettings,
     source: TrainingSource,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Model, FitError> {
     settings.check()?;
     let scaler = Scaler::fit(table);
@@ -64,7 +67,8 @@ pub fn fit(
     check_size(inputs, hidden)?;
     let principal = Principal::of(&rows, window, &split.training)?;
     let code = settings.bottleneck.fixed().unwrap_or(principal.components.min(WIDTH_MAX));
-    let network = train::train(&rows, window, &split.training, (hidden, code), &principal, settings, progress);
+    let network = train::train(&rows, window, &split.training, (hidden, code), &principal, settings, progress)
+        .ok_or(FitError::Stopped)?;
     let (residuals, calibration) = calibrate(&rows, &split, &network, Layout { window, ordered })?;
     let model = Model::seal(
         table.schema.clone(),
@@ -195,7 +199,7 @@ mod tests {
 
     #[track_caller]
     fn fitted(table: &Table, settings: &ModelSettings) -> Model {
-        fit(table, settings, source(), &mut |_, _| {}).unwrap()
+        fit(table, settings, source(), &mut |_, _| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -227,9 +231,10 @@ mod tests {
 
     #[test]
     fn too_few_records_are_refused_with_numbers() {
-        let error = fit(&table(3, plane(1, 12, 3, 1)), &quick(), source(), &mut |_, _| {}).unwrap_err();
+        let error =
+            fit(&table(3, plane(1, 12, 3, 1)), &quick(), source(), &mut |_, _| ControlFlow::Continue(())).unwrap_err();
         assert!(matches!(error, FitError::TooFewRecords { rows: 12, .. }), "{error}");
-        let empty = fit(&table(3, vec![]), &quick(), source(), &mut |_, _| {}).unwrap_err();
+        let empty = fit(&table(3, vec![]), &quick(), source(), &mut |_, _| ControlFlow::Continue(())).unwrap_err();
         assert!(matches!(empty, FitError::TooFewRecords { rows: 0, .. }), "{empty}");
     }
 

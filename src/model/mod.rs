@@ -21,6 +21,7 @@ mod tile;
 mod train;
 
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 
 pub use alarms::{AlarmBudget, AlarmBudgetError};
 pub use artifact::ArtifactError;
@@ -108,15 +109,15 @@ impl Calibration {
 
 impl Model {
     /// Learns from a table: a function of table, settings and source; same input, same bytes on the same kind of
-    /// processor. `progress` gets (done, total) training steps.
+    /// processor. `progress` gets (done, total) training steps, and may break off.
     ///
     /// # Errors
-    /// Settings out of bounds, too few records, a model too large for an artifact.
+    /// Settings out of bounds, too few records, a model too large for an artifact, [`FitError::Stopped`].
     pub fn fit(
         table: &Table,
         settings: &ModelSettings,
         source: TrainingSource,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self, FitError> {
         fit::fit(table, settings, source, progress)
     }

@@ -2,6 +2,7 @@
 //! one-cycle learning rate (Smith & Topin 2019). Everything is allocated before the first step.
 
 use std::f64::consts::PI;
+use std::ops::ControlFlow;
 
 use ndarray::{Array2, s};
 use rand::{Rng, RngExt, SeedableRng};
@@ -23,7 +24,7 @@ const START: f64 = 1.0 / 25.0;
 /// (scaled values go up to 1e6) must not throw the weights away.
 const GRADIENT_MAX: f64 = 10.0;
 
-/// Trains on windows of `width` records that end at the rows `windows`, drawn with replacement.
+/// Trains on windows of `width` records that end at the rows `windows`, drawn with replacement. None if `progress` breaks off.
 pub fn train(
     rows: &SeriesRows,
     width: usize,
@@ -31,8 +32,8 @@ pub fn train(
     sizes: (usize, usize),
     principal: &Principal,
     settings: &ModelSettings,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Network {
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Option<Network> {
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
     let inputs = width * rows.features;
     let mut network = Network::new(inputs, sizes.0, sizes.1, settings.activation, &mut rng);
@@ -54,9 +55,11 @@ pub fn train(
         network.forward(x.view(), &mut pass);
         network.backward(x.view(), target.view(), settings.sparsity as f32, &mut pass, &mut gradients);
         optimiser.step(&mut network, &mut gradients, step);
-        progress(step as u64 + 1, settings.steps as u64);
+        if progress(step as u64 + 1, settings.steps as u64).is_break() {
+            return None;
+        }
     }
-    network
+    Some(network)
 }
 
 /// Inputs from targets: a missing value becomes 0 (its mean), the others get noise.
@@ -196,7 +199,9 @@ mod tests {
         for activation in [Activation::Relu, Activation::Tanh] {
             for (denoise, sparsity, bound) in [(0.0, 0.0, 0.03), (0.1, 0.0, 0.04), (0.0, 0.01, 0.1)] {
                 let settings = ModelSettings { activation, denoise, sparsity, ..alone() };
-                let network = train(&rows, 1, &windows, (16, 2), &nothing(), &settings, &mut |_, _| {});
+                let network =
+                    train(&rows, 1, &windows, (16, 2), &nothing(), &settings, &mut |_, _| ControlFlow::Continue(()))
+                        .unwrap();
                 let got = error(&network, &rows);
                 assert!(got < bound, "{activation:?} {denoise} {sparsity}: {got}");
             }
@@ -209,7 +214,8 @@ mod tests {
         values.iter_mut().step_by(7).for_each(|v| *v = f64::NAN);
         let rows = rows(values);
         let windows: Vec<usize> = (0..1500).collect();
-        let network = train(&rows, 1, &windows, (16, 2), &nothing(), &alone(), &mut |_, _| {});
+        let network =
+            train(&rows, 1, &windows, (16, 2), &nothing(), &alone(), &mut |_, _| ControlFlow::Continue(())).unwrap();
         assert!(error(&network, &rows) < 0.1);
     }
 
@@ -219,7 +225,9 @@ mod tests {
         let windows: Vec<usize> = (0..500).collect();
         let code = |sparsity: f64| {
             let settings = ModelSettings { sparsity, steps: 300, ..alone() };
-            let network = train(&rows, 1, &windows, (16, 4), &nothing(), &settings, &mut |_, _| {});
+            let network =
+                train(&rows, 1, &windows, (16, 4), &nothing(), &settings, &mut |_, _| ControlFlow::Continue(()))
+                    .unwrap();
             let x = Array2::from_shape_fn((500, 6), |(i, j)| rows.window(i, 1)[j]);
             let hidden = (x.dot(&network.layers[0].weight) + &network.layers[0].bias).mapv(|v| v.max(0.0));
             let code = hidden.dot(&network.layers[1].weight) + &network.layers[1].bias;
@@ -244,7 +252,10 @@ mod tests {
         let rows = rows(plane(4, 100, 6, 1));
         let settings = ModelSettings { steps: 5, ..Default::default() };
         let mut seen = Vec::new();
-        train(&rows, 1, &[0, 1, 2], (4, 1), &nothing(), &settings, &mut |done, total| seen.push((done, total)));
+        train(&rows, 1, &[0, 1, 2], (4, 1), &nothing(), &settings, &mut |done, total| {
+            seen.push((done, total));
+            ControlFlow::Continue(())
+        });
         assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     }
 }

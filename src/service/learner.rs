@@ -1,17 +1,18 @@
 //! Where the model comes from: a file, the models topic, or the topic's own history.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::progress::{Progress, Stage};
 use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
-use crate::model::{Model, ModelSettings, TrainingSource};
+use crate::model::{ARTIFACT_BYTES_MAX, FitError, Model, ModelSettings, TrainingSource};
 use crate::pipeline::{Pulse, Stop};
-use crate::record::{History, InputSettings};
+use crate::record::{Decoder, History, InputSettings, SchemaError};
 
 /// Wait between two looks at a topic that has too few records.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -31,17 +32,28 @@ pub struct Learner<'a> {
     pub stop: &'a Stop,
 }
 
-/// Reads a model file.
+/// Reads a model file, no more of it than a model can have.
+///
+/// # Errors
+/// Unreadable file, or a file that is no sound model.
 pub fn load(path: &Path) -> anyhow::Result<Model> {
-    let bytes = std::fs::read(path).with_context(|| format!("read the model file {}", path.display()))?;
-    Model::from_bytes(&bytes).with_context(|| format!("use the model file {}", path.display()))
+    let name = path.display();
+    let size = std::fs::metadata(path).with_context(|| format!("open model {name}"))?.len();
+    ensure!(
+        size <= ARTIFACT_BYTES_MAX as u64,
+        "open model {name}: {size} bytes, expected at most {ARTIFACT_BYTES_MAX}"
+    );
+    let bytes = std::fs::read(path).with_context(|| format!("open model {name}"))?;
+    Model::from_bytes(&bytes).with_context(|| name.to_string())
 }
 
 impl Learner<'_> {
     /// The model to start with; none if asked to stop before there was one. `models` is read to its end.
     pub fn obtain(&self, models: Option<&TopicReader>) -> anyhow::Result<Option<Arc<Model>>> {
         let Some(models) = models else {
-            return load(Path::new(&self.learning.model_file)).map(|m| Some(Arc::new(m)));
+            let model = load(Path::new(&self.learning.model_file)).context("read learning.model_file")?;
+            self.fits(&model).with_context(|| format!("use learning.model_file = {:?}", self.learning.model_file))?;
+            return Ok(Some(Arc::new(model)));
         };
         while self.wanted() {
             match self.learn(models) {
@@ -125,27 +137,29 @@ impl Learner<'_> {
         let source = TrainingSource::Topic { topic: self.kafka.input.clone(), ranges };
         let table = history.finish().context("learn the features from history")?;
         tracing::info!(records = table.rows(), refused, features = table.schema.len(), "training on history");
-        let model = Model::fit(&table, self.model, source, &mut |done, total| {
-            self.pulse.turn();
+        let fitted = Model::fit(&table, self.model, source, &mut |done, total| {
             self.progress.at(Stage::Training, done, total);
-        })
-        .context("train the model")?;
-        self.progress.at(Stage::Done, 1, 1);
-        Ok(Some(model))
+            if self.wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        match fitted {
+            Err(FitError::Stopped) => Ok(None),
+            fitted => fitted.context("train the model").map(Some),
+        }
     }
 
     /// The newest usable model in the topic, waiting for one for `patience`.
     fn published(&self, models: &TopicReader, patience: Duration) -> anyhow::Result<Option<Model>> {
         let deadline = Instant::now() + patience;
         loop {
-            let found = models.latest(READ_TIMEOUT)?;
-            match found.map(|bytes| Model::from_bytes(&bytes)) {
-                Some(Ok(model)) => {
-                    self.progress.at(Stage::Done, 1, 1);
-                    return Ok(Some(model));
-                }
+            match models.latest(READ_TIMEOUT)?.map(|bytes| self.usable(&bytes)) {
+                Some(Ok(model)) => return Ok(Some(model)),
                 Some(Err(error)) => {
-                    tracing::error!(%error, topic = self.kafka.models, "the model in the topic cannot be used")
+                    let error = format!("{error:#}");
+                    tracing::error!(
+                        error,
+                        topic = self.kafka.models,
+                        "the model in the topic cannot be used, learning another"
+                    )
                 }
                 None => {}
             }
@@ -153,6 +167,23 @@ impl Learner<'_> {
                 return Ok(None);
             }
         }
+    }
+
+    /// A model from the topic, if it is sound and of the features that are configured.
+    pub fn usable(&self, bytes: &[u8]) -> anyhow::Result<Model> {
+        let model = Model::from_bytes(bytes)?;
+        self.fits(&model)?;
+        if model.settings() != self.model {
+            tracing::warn!(
+                model = model.fingerprint(),
+                "the model was learned with other settings than [model] has now; they count for the next one"
+            );
+        }
+        Ok(model)
+    }
+
+    fn fits(&self, model: &Model) -> Result<(), SchemaError> {
+        Decoder::new(self.input, model.schema()).map(|_| ())
     }
 
     fn wanted(&self) -> bool {

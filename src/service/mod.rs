@@ -201,9 +201,18 @@ pub fn train_once(config: &Config) -> Result<Model, Failure> {
         stop: &Stop::default(),
     };
     let brokers = config.kafka.brokers.clone();
-    kafka::reachable(&config.kafka, config.kafka.request_timeout)
-        .map_err(|cause| Failure::Unreachable { brokers, cause: Box::new(cause) })?;
-    Ok(learner.train()?.context("training was stopped")?)
+    kafka::reachable(&config.kafka, config.kafka.request_timeout).map_err(|cause| unreachable(brokers, cause))?;
+    let model = learner.train()?.context("training was stopped")?;
+    learner.progress.at(Stage::Done, 1, 1);
+    Ok(model)
+}
+
+/// No answer, or one that trying again will not change.
+fn unreachable(brokers: String, cause: kafka::Error) -> Failure {
+    match cause.remedy() {
+        Remedy::Stop => Failure::Misconfigured(cause.to_string()),
+        _ => Failure::Unreachable { brokers, cause: Box::new(cause) },
+    }
 }
 
 /// Runs a short job that asks Kafka and waits.
@@ -230,10 +239,16 @@ impl Context {
             pulse: &self.pulse,
             stop: &self.stop,
         };
-        let Some(model) = learner.obtain(models.as_ref())? else { return Ok(()) };
+        let obtained = learner.obtain(models.as_ref());
+        let obtained = match models {
+            // What the configuration names is not there, or not what it should be.
+            None => obtained.map_err(|e| Failure::Misconfigured(format!("{e:#}"))),
+            Some(_) => obtained.map_err(Failure::Other),
+        };
+        let Some(model) = obtained? else { return Ok(()) };
         self.put_in_force(model);
         let workers = self.start_workers()?;
-        let ended = self.follow(models.as_ref(), &workers);
+        let ended = self.follow(&learner, models.as_ref(), &workers);
         self.stop.request();
         self.drain(workers, ended)
     }
@@ -246,9 +261,8 @@ impl Context {
             self.pulse.turn();
             match kafka::reachable(kafka, LOOK_TIMEOUT).and_then(|_| kafka::missing_topics(kafka, LOOK_TIMEOUT)) {
                 Ok(missing) => return self.refuse_missing(&missing).map(|()| true),
-                Err(e) if e.remedy() == Remedy::Stop => return Err(Failure::Misconfigured(e.to_string())),
-                Err(cause) if Instant::now() >= deadline => {
-                    return Err(Failure::Unreachable { brokers: kafka.brokers.clone(), cause: Box::new(cause) });
+                Err(cause) if cause.remedy() == Remedy::Stop || Instant::now() >= deadline => {
+                    return Err(unreachable(kafka.brokers.clone(), cause));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "Kafka does not answer yet");
@@ -279,6 +293,7 @@ impl Context {
         let budget = &self.config.detector.alarms;
         self.metrics.model(model.fingerprint(), model.threshold(budget), budget.rate());
         tracing::info!(model = model.fingerprint(), features = model.schema().len(), alarms = %budget, "model in force");
+        self.progress.at(Stage::Done, 1, 1);
         // The probes take workers for alive from here on.
         self.pulses.iter().for_each(|pulse| pulse.turn());
         self.model.set(model);
@@ -316,6 +331,7 @@ impl Context {
     /// Takes up newer models until asked to stop or a worker ends.
     fn follow(
         &self,
+        learner: &Learner<'_>,
         models: Option<&TopicReader>,
         workers: &[JoinHandle<Result<(), WorkerError>>],
     ) -> anyhow::Result<()> {
@@ -328,11 +344,14 @@ impl Context {
                     None
                 }
             };
-            match newer.map(|bytes| Model::from_bytes(&bytes)) {
+            match newer.map(|bytes| learner.usable(&bytes)) {
                 Some(Ok(model)) if self.model.get().is_some_and(|m| m.fingerprint() == model.fingerprint()) => {}
                 Some(Ok(model)) => self.put_in_force(Arc::new(model)),
                 Some(Err(error)) => {
-                    tracing::error!(%error, "a new model in the topic cannot be used, the old one stays in force")
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "a new model in the topic cannot be used, the old one stays in force"
+                    )
                 }
                 None => {}
             }
@@ -353,10 +372,9 @@ impl Context {
                 std::thread::sleep(Duration::from_millis(10));
             }
             if !worker.is_finished() {
-                tracing::warn!(
-                    worker = index,
-                    "still busy after the drain timeout; what it has not committed will be read again"
-                );
+                ended = ended.and(Err(anyhow::anyhow!(
+                    "worker {index} is still busy after service.drain_timeout; what it has not committed will be read again"
+                )));
                 continue;
             }
             let end = match worker.join() {

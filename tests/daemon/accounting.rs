@@ -7,92 +7,8 @@ use serde_json::Value;
 
 use crate::broken;
 use crate::plant::{self, Fault, MACHINES};
-use crate::support::{self, Broker, Message, Outgoing, PATIENCE, Process, http_get, residua, wait_for};
-
-const PARTITIONS: i32 = 4;
-const TRAINING_STEPS: usize = 200;
-/// As long as a debug build on a loaded machine may take.
-const LONG: Duration = Duration::from_secs(240);
-
-struct Setting<'a> {
-    broker: &'a Broker,
-    topic: String,
-    config: String,
-}
-
-impl Setting<'_> {
-    /// Creates the topics with the program itself.
-    fn new<'a>(broker: &'a Broker, name: &str, more: &str) -> Setting<'a> {
-        let topic = support::topic(name);
-        let config = format!(
-            "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\nscores = \"{topic}.scores\"\n{more}\n[learning]\nmin_records = {}\n\
-             [detector]\nalarms = \"1 per 100000 records\"\n[service]\nworkers = 2\n[http]\nlisten = \"127.0.0.1:0\"\n",
-            broker.bootstrap,
-            TRAINING_STEPS * MACHINES,
-        );
-        let checked = residua(&["check", "--connect", "--create-topics", "--partitions", "4"], &config).wait(PATIENCE);
-        assert!(checked.status.success(), "{checked:?}");
-        Setting { broker, topic, config }
-    }
-
-    fn start(&self) -> Process {
-        residua(&["run"], &self.config)
-    }
-
-    /// Trains on a clean stretch and waits until the workers hold partitions.
-    fn start_trained(&self) -> Process {
-        self.broker.produce(&self.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
-        let process = self.start();
-        process.wait_for_line("partitions assigned", LONG);
-        process
-    }
-
-    fn scores(&self) -> Vec<Message> {
-        self.broker.read(&format!("{}.scores", self.topic))
-    }
-
-    fn dead_letters(&self) -> Vec<Message> {
-        self.broker.read(&format!("{}.dead-letters", self.topic))
-    }
-
-    /// Waits until the group has committed the end of every partition.
-    fn wait_until_settled(&self, input: &[Message]) {
-        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
-        for m in input {
-            let end = ends.entry(m.partition).or_default();
-            *end = (*end).max(m.offset + 1);
-        }
-        let group = format!("residua-{}", self.topic);
-        wait_for("the group to commit the end of the input", LONG, || {
-            let committed = self.broker.committed(&group, &self.topic);
-            ends.iter().all(|(p, end)| committed[*p as usize].is_some_and(|c| c >= *end)).then_some(())
-        });
-    }
-
-    /// Ids of all inputs after the training range.
-    fn expected(&self, input: &[Message], trained: &HashMap<i32, i64>) -> BTreeSet<String> {
-        let after = input.iter().filter(|m| m.offset >= trained.get(&m.partition).copied().unwrap_or(0));
-        after.map(|m| format!("{}-{}-{}", self.topic, m.partition, m.offset)).collect()
-    }
-}
-
-/// Ends of the training range: how many records each partition had then.
-fn ends(input: &[Message]) -> HashMap<i32, i64> {
-    let mut ends = HashMap::new();
-    for m in input {
-        let end = ends.entry(m.partition).or_insert(0);
-        *end = (m.offset + 1).max(*end);
-    }
-    ends
-}
-
-fn line(m: &Message) -> Value {
-    serde_json::from_slice(m.value.as_deref().unwrap_or_default()).expect("a JSON line")
-}
-
-fn text<'a>(v: &'a Value, key: &str) -> &'a str {
-    v[key].as_str().unwrap_or_else(|| panic!("no text {key} in {v}"))
-}
+use crate::setting::{LONG, Setting, TRAINING_STEPS, address, ends, line, text};
+use crate::support::{self, Message, Outgoing, http_get};
 
 /// Ids that stand in scores and dead letters, each with how often.
 fn accounted(setting: &Setting<'_>) -> BTreeMap<String, usize> {
@@ -172,12 +88,6 @@ fn two_hundred_thousand_records_are_accounted_for_exactly_once() {
     books_balance(&metrics);
     dead_letters_are_whole(&setting.dead_letters(), &input);
     alerts_are_true(&setting, &input, &faults);
-}
-
-/// Address from the line that announces it.
-pub fn address(process: &Process) -> String {
-    let line = process.wait_for_line("metrics and health on http://", PATIENCE);
-    line.split("http://").nth(1).expect("an address").trim_end_matches('/').to_owned()
 }
 
 fn metric(text: &str, name: &str) -> f64 {
@@ -390,5 +300,4 @@ fn a_fleet_that_starts_together_publishes_one_model() {
     }
     let models = broker.read(&format!("residua-{}.models", setting.topic));
     assert_eq!(models.len(), 1, "models published");
-    assert_eq!(PARTITIONS, 4);
 }

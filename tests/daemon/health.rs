@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::accounting::address;
+use crate::setting::address;
 use crate::support::{self, PATIENCE, http_get, residua, wait_for};
 
 fn config(brokers: &str, topic: &str) -> String {

@@ -10,3 +10,4 @@ mod broken;
 mod health;
 mod plant;
 mod rights;
+mod setting;

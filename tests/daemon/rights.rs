@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::accounting::address;
 use crate::plant;
+use crate::setting::address;
 use crate::support::rights::Operation::{Read, Write};
 use crate::support::rights::Resource::{Group, Topic, TransactionalId};
 use crate::support::rights::{PASSWORD, USER};
