@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Loaded};
 use crate::kafka::{self, Remedy};
+use crate::pipeline::WorkerError;
 use crate::service::Failure;
 
 /// Bad configuration, or Kafka lacks a topic or right that it needs (sysexits.h: EX_CONFIG).
@@ -82,7 +83,12 @@ fn exit_code(e: &anyhow::Error) -> u8 {
             Some(Failure::Other(inner)) => return exit_code(inner),
             None => {}
         }
-        if let Some(error) = cause.downcast_ref::<kafka::Error>() {
+        let worker = cause.downcast_ref::<WorkerError>();
+        if let Some(WorkerError::Schema(_)) = worker {
+            return EXIT_CONFIG;
+        }
+        let of_worker = worker.and_then(|w| if let WorkerError::Kafka(e) = w { Some(e) } else { None });
+        if let Some(error) = cause.downcast_ref::<kafka::Error>().or(of_worker) {
             return if error.remedy() == Remedy::Stop { EXIT_CONFIG } else { EXIT_UNAVAILABLE };
         }
     }

@@ -143,7 +143,7 @@ async fn shape(settings: &KafkaSettings, topic: &Topic<'_>, found: usize) -> Fin
     };
     match policy {
         Err(e) => Finding::Good(format!("{found} partitions; its cleanup.policy could not be read ({e})")),
-        Ok(Some(p)) if !p.contains("compact") => {
+        Ok(Some(p)) if p != "compact" => {
             Finding::Bad(format!("has cleanup.policy={p}, expected compact: with retention the model would be lost"))
         }
         Ok(Some(p)) => Finding::Good(format!("{found} partitions, cleanup.policy={p}")),

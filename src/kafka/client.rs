@@ -31,7 +31,9 @@ pub(super) fn member(settings: &KafkaSettings, worker: usize) -> ClientConfig {
         .set("heartbeat.interval.ms", ms(settings.heartbeat_interval))
         .set("max.poll.interval.ms", ms(settings.max_poll_interval))
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS.to_string())
-        .set("enable.partition.eof", "false");
+        .set("enable.partition.eof", "false")
+        // Never skip silently: what was lost is counted before reading goes on.
+        .set("auto.offset.reset", "error");
     if !settings.instance_id.is_empty() {
         c.set("group.instance.id", format!("{}-{worker}", settings.instance_id));
     }

@@ -54,8 +54,10 @@ impl Partitions {
 pub struct Assigned {
     pub partition: PartitionId,
     pub from: NextOffset,
-    /// Records between the committed offset and the oldest one the broker still has: gone before they were read.
+    /// Offsets between the committed one and the oldest one the broker still has: gone before they were read.
     pub lost_to_retention: u64,
+    /// Offsets between the end of the log and the committed one: the log was cut off, and may hold other records there soon.
+    pub cut_off: u64,
 }
 
 /// Where to start in a partition for which the group has committed nothing.
@@ -230,6 +232,9 @@ impl Input {
             let from = committed.or(self.starts.get(&partition).copied()).unwrap_or(NextOffset(0));
             back.push((partition, from));
         }
+        if back.is_empty() {
+            return Ok(());
+        }
         let list = self.list(back.into_iter())?;
         // Not a new `assign`: with a rebalance under way, librdkafka would take that for its answer.
         let sought =
@@ -334,16 +339,16 @@ impl Input {
             }
         };
         let lost_to_retention = low.saturating_sub(wanted).max(0) as u64;
-        Ok(Assigned { partition, from: NextOffset(wanted.max(low)), lost_to_retention })
+        let cut_off = wanted.saturating_sub(high).max(0) as u64;
+        Ok(Assigned { partition, from: NextOffset(wanted.clamp(low, high.max(low))), lost_to_retention, cut_off })
     }
 }
 
-/// Errors that librdkafka mends by itself are logged, seldom; the others stop the worker.
+/// Errors that librdkafka mends by itself are logged, seldom; the others are the worker's.
 fn complain(last: &mut Option<(RDKafkaErrorCode, Instant)>, e: KafkaError) -> Result<()> {
     let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
     let error = Error::Call { action: "read from Kafka", cause: e };
-    let fatal = matches!(&error, Error::Call { cause: KafkaError::MessageConsumptionFatal(_), .. });
-    if fatal || error.remedy() == super::Remedy::Stop {
+    if error.is_out_of_range() || error.remedy() == super::Remedy::Stop {
         return Err(error);
     }
     if last.is_none_or(|(c, at)| c != code || at.elapsed() > TROUBLE_REPEAT) {

@@ -41,6 +41,8 @@ impl Error {
         match self {
             Error::Client { .. } | Error::MissingTopic { .. } => Remedy::Stop,
             Error::Timeout { .. } => Remedy::Replace,
+            // Another process took this member's place, or the like: the consumer is of no further use, and not by accident.
+            Error::Call { cause: KafkaError::MessageConsumptionFatal(_), .. } => Remedy::Stop,
             // Before what librdkafka says: it would have a refused transaction aborted and tried again for ever.
             Error::Delivery { first, .. } if is_denied(*first) => Remedy::Stop,
             Error::Call { cause, .. } if code(cause).is_some_and(is_denied) => Remedy::Stop,
@@ -48,6 +50,11 @@ impl Error {
             Error::Call { cause: KafkaError::Transaction(e), .. } if e.txn_requires_abort() => Remedy::Abort,
             Error::Call { .. } => Remedy::Replace,
         }
+    }
+
+    /// Whether the next record is no longer, or not yet, in the log.
+    pub fn is_out_of_range(&self) -> bool {
+        matches!(self, Error::Call { cause, .. } if code(cause) == Some(RDKafkaErrorCode::AutoOffsetReset))
     }
 
     /// Whether a topic refused a message for its size.

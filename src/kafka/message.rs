@@ -1,5 +1,7 @@
 //! A message of the input, borrowed from librdkafka, and what is made of it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 
 use super::Outgoing;
@@ -10,7 +12,7 @@ const TRACEPARENT: &str = "traceparent";
 /// Present on a dead letter whose value, or key, was cut to fit: the original length in bytes.
 const TRUNCATED: &str = "residua.truncated-from-bytes";
 const KEY_TRUNCATED: &str = "residua.key-truncated-from-bytes";
-/// Present on a dead letter without all of its original headers: how many were left out.
+/// Present on a dead letter without all of its original headers: how many were left out, or `all` where they cannot be read.
 const HEADERS_DROPPED: &str = "residua.headers-dropped";
 
 /// Headers of an outgoing message.
@@ -56,7 +58,10 @@ impl Message<'_> {
     fn error_headers(&self, refusal: &Refusal, connector: &str, max_bytes: usize) -> Headers {
         let mut headers = Headers::new_with_capacity(10);
         let (mut room, mut dropped) = (max_bytes, 0);
-        for header in self.0.headers().into_iter().flat_map(|h| h.iter()) {
+        let Some(original) = headers_of(&self.0) else {
+            return self.told(headers.insert(Header { key: HEADERS_DROPPED, value: Some("all") }), refusal, connector);
+        };
+        for header in original {
             match room.checked_sub(header.key.len() + header.value.map_or(0, <[u8]>::len)) {
                 Some(left) => {
                     headers = headers.insert(header);
@@ -68,6 +73,11 @@ impl Message<'_> {
         if dropped > 0 {
             headers = headers.insert(Header { key: HEADERS_DROPPED, value: Some(&dropped.to_string()) });
         }
+        self.told(headers, refusal, connector)
+    }
+
+    /// Adds where the message was, and why it is no record.
+    fn told(&self, mut headers: Headers, refusal: &Refusal, connector: &str) -> Headers {
         let partition = self.0.partition().to_string();
         let offset = self.0.offset().to_string();
         let why = refusal.to_string();
@@ -100,6 +110,15 @@ pub(super) fn raw<'m>(message: &'m BorrowedMessage<'_>) -> RawRecord<'m> {
         key: message.key(),
         value: message.payload(),
         timestamp_ms: message.timestamp().to_millis(),
-        traceparent: message.headers().and_then(|h| h.iter().find(|h| h.key == TRACEPARENT)).and_then(|h| h.value),
+        traceparent: headers_of(message)
+            .and_then(|mut headers| headers.find(|h| h.key == TRACEPARENT))
+            .and_then(|h| h.value),
     }
+}
+
+/// The headers, if their names are UTF-8: rdkafka panics where one is not, and Kafka takes any bytes.
+fn headers_of<'m>(message: &'m BorrowedMessage<'_>) -> Option<impl Iterator<Item = Header<'m, &'m [u8]>>> {
+    let Some(headers) = message.headers() else { return Some(None.into_iter().flatten()) };
+    catch_unwind(AssertUnwindSafe(|| headers.iter().count())).ok()?;
+    Some(Some(headers.iter()).into_iter().flatten())
 }

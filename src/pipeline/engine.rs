@@ -9,7 +9,7 @@ use crate::detector::{Detector, DetectorSettings, Verdict};
 use crate::kafka::{self, KafkaSettings, Message, Outgoing, Output};
 use crate::metrics::{Outcomes, Scores};
 use crate::model::Model;
-use crate::record::{Alert, Decoder, InputSettings, SchemaError};
+use crate::record::{Alert, Decoder, InputSettings, RawRecord, SchemaError};
 
 /// Decoder and detector for one model, and the batch between them.
 pub struct Engine {
@@ -56,17 +56,17 @@ impl Engine {
         })
     }
 
-    /// Decodes a record straight from the message. A record that decodes enters its series and waits for `judge`, one that
+    /// Decodes a record straight from the message; `raw` is its view. A record that decodes enters its series and waits for `judge`, one that
     /// does not leaves as a dead letter.
     pub fn take(
         &mut self,
         message: &Message<'_>,
+        raw: &RawRecord<'_>,
         kafka: &KafkaSettings,
         output: &mut Output,
         outcomes: &mut Outcomes,
     ) -> kafka::Result<()> {
-        let raw = message.raw();
-        match self.decoder.decode(&raw, &mut self.values) {
+        match self.decoder.decode(raw, &mut self.values) {
             Ok(decoded) => {
                 self.detector.observe(&decoded.series, &self.values);
                 self.batch.push(raw.position, decoded.time, &decoded.series, raw.traceparent);

@@ -1,13 +1,14 @@
 //! The worker loop: one batch from poll to commit.
 //!
-//! A worker is a thread, a member of the consumer group and a producer. Between poll and commit there is no channel, lock
-//! or spawn. Everything a record causes, and the offset after it, becomes visible in one commit, or not at all.
+//! A worker is a thread, a member of the consumer group and a producer. No record passes a channel or another thread.
+//! Everything a record causes, and the offset after it, becomes visible in one commit, or not at all.
 
 mod batch;
 mod engine;
 mod shared;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -84,6 +85,8 @@ struct Worker {
     /// An assignment not taken over yet.
     arriving: Option<Partitions>,
     held: Vec<PartitionId>,
+    /// Whether reading must first go back to the last commit.
+    astray: bool,
 }
 
 /// Works until asked to stop, then settles, leaves the group and returns. An error means that trying again cannot help.
@@ -98,12 +101,24 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
     let input = Input::join(&settings.kafka, settings.index)?;
     let label = settings.index.to_string();
     let (open, held) = (Open::new(shared.metrics.scores()), Vec::new());
-    let mut worker =
-        Worker { settings, shared, label, input, output, engine, model_version, open, arriving: None, held };
-    let ended = worker.run();
+    let mut worker = Worker {
+        settings,
+        shared,
+        label,
+        input,
+        output,
+        engine,
+        model_version,
+        open,
+        arriving: None,
+        held,
+        astray: false,
+    };
+    // Also after a panic the clients are closed in good order: dropped as they are, they could wait for ever.
+    let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
     worker.input.leave(LEAVE_TIMEOUT);
     worker.output.close();
-    ended
+    ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Waits for a broker if need be; the pulse goes on meanwhile.
@@ -124,6 +139,7 @@ impl Worker {
         }
         if let Err(error) = self.commit() {
             tracing::warn!(%error, "the last records could not be committed, they will be read again");
+            self.not_committed(&error);
             self.open.abandon(&self.shared.metrics, &self.label);
         }
         Ok(())
@@ -133,11 +149,17 @@ impl Worker {
     fn turn(&mut self) -> Result<(), WorkerError> {
         self.shared.pulse.turn();
         self.take_over()?;
+        self.go_back()?;
         match self.input.poll(self.open.wait(self.settings.kafka.commit_interval))? {
+            Polled::Record(_) if self.astray => {}
             Polled::Record(message) => {
+                if self.open.since.is_none() {
+                    self.shared.pulse.began();
+                }
                 self.open.begin(&mut self.output)?;
-                self.engine.take(&message, &self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
-                self.open.read(&message.raw());
+                let raw = message.raw();
+                self.open.read(&raw);
+                self.engine.take(&message, &raw, &self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
             }
             Polled::Assign(partitions) => self.arriving = Some(partitions),
             Polled::Revoke(partitions) => self.hand_over(&partitions)?,
@@ -179,6 +201,7 @@ impl Worker {
         if let (Some(oldest), Ok(now)) = (self.open.oldest_ms, SystemTime::now().duration_since(UNIX_EPOCH)) {
             metrics.latency((now.as_millis() as i64 - oldest).max(0) as f64 / 1e3);
         }
+        self.shared.pulse.committed();
         metrics.settled(&self.label, &self.open.outcomes);
         self.open.scores.settle();
         self.open.clear();
@@ -209,13 +232,20 @@ impl Worker {
         let start = |p| start_at(settings, model.as_ref().map(|m| m.source()), p);
         match self.input.accept(partitions, &start) {
             Ok(taken) => {
-                let lost = taken.iter().map(|t| t.lost_to_retention).sum();
+                let lost: u64 = taken.iter().map(|t| t.lost_to_retention).sum();
                 if lost > 0 {
                     tracing::error!(
                         lost,
                         "the input topic deleted records before they were read; their retention is shorter than the outage was"
                     );
                     self.shared.metrics.lost_to_retention(lost);
+                }
+                let cut_off: u64 = taken.iter().map(|t| t.cut_off).sum();
+                if cut_off > 0 {
+                    tracing::error!(
+                        cut_off,
+                        "the input topic ends before the committed offset: Kafka lost records that were read; going on at its end"
+                    );
                 }
                 self.held.extend(taken.iter().map(|t| t.partition));
                 tracing::info!(worker = self.label, partitions = ?taken.iter().map(|t| (t.partition.0, t.from.0)).collect::<Vec<_>>(), "partitions assigned");
@@ -239,6 +269,7 @@ impl Worker {
             true => self.give_up(),
             false => self.commit().or_else(|error| {
                 tracing::warn!(%error, "cannot commit before giving partitions back, their new owner reads the records again");
+                self.not_committed(&error);
                 self.give_up()
             }),
         };
@@ -254,6 +285,15 @@ impl Worker {
     fn note_assignment(&self) {
         self.shared.pulse.assigned(Some(self.held.len()));
         self.shared.metrics.rebalanced(&self.label, self.held.len());
+        self.shared.metrics.series(&self.label, self.engine.series_count());
+        if self.held.is_empty() {
+            self.shared.pulse.committed(); // whatever was left is somebody else's
+        }
+    }
+
+    fn not_committed(&self, error: &kafka::Error) {
+        let end = if error.remedy() == Remedy::Abort { CommitEnd::Aborted } else { CommitEnd::Unknown };
+        self.shared.metrics.committed(end);
     }
 
     /// Throws away what is not committed.
@@ -271,7 +311,7 @@ impl Worker {
         }
         tracing::warn!(%error, "going back to the last commit");
         self.shared.pulse.turn();
-        self.shared.metrics.committed(if remedy == Remedy::Abort { CommitEnd::Aborted } else { CommitEnd::Unknown });
+        self.not_committed(&error);
         if error.is_too_large() {
             let max_bytes = self.engine.shorten_dead_letters();
             tracing::warn!(
@@ -291,17 +331,40 @@ impl Worker {
                 }
             }
         }
-        while let Err(error) = self.input.rewind() {
-            if error.remedy() == Remedy::Stop {
-                return Err(error.into());
-            }
-            if self.shared.stop.requested() {
-                break;
-            }
-            tracing::warn!(%error, "cannot go back to the last commit yet");
-            self.shared.pulse.turn();
-            std::thread::sleep(RETRY_PAUSE);
+        self.astray = true;
+        if error.is_out_of_range() {
+            self.join_again()?;
         }
+        // What failed once may fail again at once: not as fast as the processor can.
+        std::thread::sleep(RETRY_PAUSE);
+        Ok(())
+    }
+
+    /// Goes back to the last commit, if that is due. As long as it fails, records are thrown away unread and rebalances answered.
+    fn go_back(&mut self) -> kafka::Result<()> {
+        if !self.astray {
+            return Ok(());
+        }
+        match self.input.rewind() {
+            Ok(()) => self.astray = false,
+            Err(error) if error.remedy() == Remedy::Stop => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "cannot go back to the last commit yet");
+                std::thread::sleep(RETRY_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the group and joins it again. librdkafka gives up a partition whose next record is gone; taking it over anew finds
+    /// where to go on, and counts what is lost.
+    fn join_again(&mut self) -> kafka::Result<()> {
+        let fresh = Input::join(&self.settings.kafka, self.settings.index)?;
+        std::mem::replace(&mut self.input, fresh).leave(LEAVE_TIMEOUT);
+        self.held.clear();
+        self.arriving = None;
+        self.astray = false;
+        self.note_assignment();
         Ok(())
     }
 }

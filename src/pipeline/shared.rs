@@ -37,10 +37,13 @@ pub struct Pulse {
     answered_ms: AtomicU64,
     answers: AtomicU64,
     assigned: AtomicI64,
+    /// When the oldest record that is not committed yet was read, in ms; `NOTHING_OPEN` if there is none.
+    open_since_ms: AtomicU64,
 }
 
 /// `Pulse::assigned` before the group's first answer.
 const NO_ASSIGNMENT: i64 = -1;
+const NOTHING_OPEN: u64 = u64::MAX;
 
 impl Default for Pulse {
     fn default() -> Self {
@@ -50,6 +53,7 @@ impl Default for Pulse {
             answered_ms: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             assigned: AtomicI64::new(NO_ASSIGNMENT),
+            open_since_ms: AtomicU64::new(NOTHING_OPEN),
         }
     }
 }
@@ -74,6 +78,25 @@ impl Pulse {
     /// Partitions held now; none between a revocation and the next assignment.
     pub fn assigned(&self, partitions: Option<usize>) {
         self.assigned.store(partitions.map_or(NO_ASSIGNMENT, |n| n as i64), Ordering::Relaxed);
+    }
+
+    /// A record was read; what is open already stays as old as it is.
+    pub fn began(&self) {
+        let now = self.now_ms();
+        let _ = self.open_since_ms.compare_exchange(NOTHING_OPEN, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Everything read is committed.
+    pub fn committed(&self) {
+        self.open_since_ms.store(NOTHING_OPEN, Ordering::Relaxed);
+    }
+
+    /// For how long records have been waiting for a commit, over all tries.
+    pub fn uncommitted_for(&self) -> Duration {
+        match self.open_since_ms.load(Ordering::Relaxed) {
+            NOTHING_OPEN => Duration::ZERO,
+            since => Duration::from_millis(self.now_ms().saturating_sub(since)),
+        }
     }
 
     /// Time since the loop last turned.

@@ -104,6 +104,10 @@ impl Pages for Status {
             if silence > self.readiness_timeout {
                 why.push(format!("no broker has answered worker {i} for {} s", silence.as_secs()));
             }
+            let uncommitted = pulse.uncommitted_for();
+            if uncommitted > self.readiness_timeout {
+                why.push(format!("worker {i} has not been able to commit for {} s", uncommitted.as_secs()));
+            }
         }
         if why.is_empty() { Ok(()) } else { Err(why) }
     }

@@ -1,6 +1,6 @@
 //! Probes, status and start-up errors as an orchestrator sees them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -75,19 +75,31 @@ fn readiness_follows_the_broker_and_liveness_does_not() {
     let Some(cluster) = support::cluster(&dir.path().join("kafka"), 1) else { return };
     let topic = support::topic("outage");
     let config = config(&cluster.broker.bootstrap, &topic).replace("[http]", "[learning]\nmin_records = 2000\n[http]")
-        + "readiness_timeout = \"5s\"\n";
+        + "readiness_timeout = \"5s\"\nliveness_timeout = \"8s\"\n";
+    let config = config.replace("[learning]", "transaction_timeout = \"4s\"\n[learning]");
     assert!(residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE).status.success());
     cluster.broker.produce(&topic, crate::plant::records(1, 0..60, &[]));
     let process = residua(&["run"], &config);
     let address = address(&process);
     let ready = |wanted: u16| http_get(&address, "/readyz").filter(|r| r.status == wanted).map(|_| ());
     wait_for("readiness", Duration::from_secs(120), || ready(200));
+    // With records on the way, so that there is a transaction to be waited for.
+    cluster.broker.produce(&topic, crate::plant::records(1, 60..61, &[]));
     cluster.control(&["stop-broker", "1"]);
-    wait_for("readiness to go with the broker", Duration::from_secs(30), || ready(503));
-    assert_eq!(http_get(&address, "/livez").expect("an answer").status, 200);
+    let live = || assert_eq!(http_get(&address, "/livez").expect("an answer").status, 200);
+    wait_for("readiness to go with the broker", Duration::from_secs(30), || {
+        live();
+        ready(503)
+    });
+    // Longer than a loop may stand still.
+    let since = Instant::now();
+    wait_for("time to pass", PATIENCE, || {
+        live();
+        (since.elapsed() > Duration::from_secs(12)).then_some(())
+    });
     cluster.control(&["start-broker", "1"]);
     wait_for("readiness to come back with the broker", PATIENCE, || ready(200));
-    cluster.broker.produce(&topic, crate::plant::records(1, 60..80, &[]));
+    cluster.broker.produce(&topic, crate::plant::records(1, 61..80, &[]));
     wait_for("records to be scored again", PATIENCE, || {
         let status: Value = serde_json::from_str(&http_get(&address, "/status")?.body).ok()?;
         (status["records"]["consumed"].as_u64()? >= 20 * crate::plant::MACHINES as u64).then_some(())

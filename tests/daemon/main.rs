@@ -7,6 +7,7 @@ mod support;
 
 mod accounting;
 mod broken;
+mod edges;
 mod health;
 mod plant;
 mod rights;

@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::plant::{self, MACHINES};
 use crate::support::{self, Broker, Message, PATIENCE, Process, residua, wait_for};
 
+/// Of the input and the outputs.
+const PARTITIONS: &str = "4";
 /// Steps of the plant that a model is learned from.
 pub const TRAINING_STEPS: usize = 200;
 /// As long as a debug build on a loaded machine may take.
@@ -30,7 +32,8 @@ impl Setting<'_> {
             broker.bootstrap,
             TRAINING_STEPS * MACHINES,
         );
-        let checked = residua(&["check", "--connect", "--create-topics", "--partitions", "4"], &config).wait(PATIENCE);
+        let checked =
+            residua(&["check", "--connect", "--create-topics", "--partitions", PARTITIONS], &config).wait(PATIENCE);
         assert!(checked.status.success(), "{checked:?}");
         Setting { broker, topic, config }
     }

@@ -9,6 +9,7 @@
 
 mod http;
 mod process;
+mod protocol;
 pub mod rights;
 mod topics;
 

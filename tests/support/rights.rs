@@ -1,9 +1,7 @@
 //! Rights on a test's Kafka: whoever logs in at [`Cluster::login_address`] may do what [`Broker::allow`] has allowed.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
-use super::{Broker, Cluster, PATIENCE};
+use super::protocol::Body;
+use super::{Broker, Cluster};
 
 /// User and password there.
 pub const USER: &str = "residua";
@@ -34,39 +32,18 @@ impl Cluster {
 
 impl Broker {
     /// Allows [`USER`] an operation on what has this name, or a name that begins so where it ends with `*`.
-    ///
-    /// Written by hand (CreateAcls, version 1), since the client library of the tests has no call for it.
     #[track_caller]
     pub fn allow(&self, operation: Operation, resource: Resource, name: &str) {
         const CREATE_ACLS: i16 = 30;
-        const LITERAL: u8 = 3;
-        const PREFIXED: u8 = 4;
-        const ALLOW: u8 = 3;
-        let mut request = Vec::new();
-        request.extend(CREATE_ACLS.to_be_bytes());
-        request.extend(1i16.to_be_bytes()); // version
-        request.extend(7i32.to_be_bytes()); // correlation id
-        request.extend((-1i16).to_be_bytes()); // no client id
-        request.extend(1i32.to_be_bytes()); // one rule
-        request.push(resource as u8);
+        const LITERAL: i8 = 3;
+        const PREFIXED: i8 = 4;
+        const ALLOW: i8 = 3;
         let prefix = name.strip_suffix('*');
-        put(&mut request, prefix.unwrap_or(name));
-        request.push(if prefix.is_some() { PREFIXED } else { LITERAL });
-        put(&mut request, &format!("User:{USER}"));
-        put(&mut request, "*"); // from any host
-        request.extend([operation as u8, ALLOW]);
-        let mut stream = TcpStream::connect(&self.bootstrap).expect("connect to Kafka");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.write_all(&(request.len() as i32).to_be_bytes()).expect("ask Kafka");
-        stream.write_all(&request).expect("ask Kafka");
-        // size, correlation id, throttle time, number of results, then the first result's error code
-        let mut answer = [0; 18];
-        stream.read_exact(&mut answer).expect("an answer");
-        assert_eq!(answer[12..18], [0, 0, 0, 1, 0, 0], "Kafka refuses the rule: {answer:?}");
+        let rule = Body::default().int32(1).int8(resource as i8).text(prefix.unwrap_or(name));
+        let rule = rule.int8(if prefix.is_some() { PREFIXED } else { LITERAL });
+        let rule = rule.text(&format!("User:{USER}")).text("*"); // from any host
+        let answer = self.ask(CREATE_ACLS, 1, &rule.int8(operation as i8).int8(ALLOW));
+        // throttle time, number of results, then the first result's error
+        assert_eq!(answer[4..10], [0, 0, 0, 1, 0, 0], "Kafka refuses the rule: {answer:?}");
     }
-}
-
-fn put(request: &mut Vec<u8>, text: &str) {
-    request.extend((text.len() as i16).to_be_bytes());
-    request.extend(text.as_bytes());
 }
