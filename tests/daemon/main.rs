@@ -9,6 +9,7 @@ mod accounting;
 mod broken;
 mod edges;
 mod health;
+mod models;
 mod plant;
 mod rights;
 mod setting;

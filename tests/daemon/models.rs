@@ -1,0 +1,124 @@
+//! Where the model comes from: learned once, found again, given as a file, learned anew where it does not fit.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::plant::{self, Fault, MACHINES};
+use crate::setting::{LONG, Setting, TRAINING_STEPS, address, line};
+use crate::support::{self, Outgoing, PATIENCE, Process, http_get, residua, wait_for};
+
+#[track_caller]
+fn end(process: Process) -> String {
+    process.signal("TERM");
+    let ended = process.wait(Duration::from_secs(20));
+    assert!(ended.status.success(), "{ended:?}");
+    ended.stderr
+}
+
+fn status(process: &Process) -> Value {
+    let page = http_get(&address(process), "/status").expect("an answer").body;
+    serde_json::from_str(&page).expect("JSON")
+}
+
+/// The counts when `records` are committed; Kafka knows of a commit a moment before the metrics do.
+fn counts_after(process: &Process, records: u64) -> Value {
+    let address = address(process);
+    wait_for("the counts of the last commit", PATIENCE, || {
+        let page: Value = serde_json::from_str(&http_get(&address, "/status")?.body).ok()?;
+        let counts = &page["records"];
+        let settled: u64 = ["scored", "warming", "dead_lettered"].iter().filter_map(|n| counts[n].as_u64()).sum();
+        (settled == records).then(|| counts.clone())
+    })
+}
+
+#[test]
+fn a_learned_model_is_found_again_and_another_is_learned_for_other_features() {
+    let Some(broker) = support::kafka() else { return };
+    let mut setting = Setting::new(broker, "models", "");
+    let models = format!("residua-{}.models", setting.topic);
+    let first = setting.start_trained();
+    let learned = status(&first)["model"]["fingerprint"].clone();
+    assert!(end(first).contains("model trained and published"));
+
+    let again = setting.start();
+    again.wait_for_line("partitions assigned", LONG);
+    assert_eq!(status(&again)["model"]["fingerprint"], learned);
+    assert_eq!(status(&again)["learning"]["stage"], "done");
+    let said = end(again);
+    assert!(!said.contains("training"), "{said}");
+    assert_eq!(broker.read(&models).len(), 1);
+
+    setting.config += "[input]\nfeatures = [\"flow\", \"speed\", \"motor.temp\"]\n";
+    let other = setting.start();
+    other.wait_for_line("partitions assigned", LONG);
+    let page = status(&other);
+    assert_eq!(page["model"]["features"], 3);
+    assert_ne!(page["model"]["fingerprint"], learned);
+    let said = end(other);
+    assert!(said.contains("input.features") && said.contains("learning another"), "{said}");
+    assert_eq!(broker.read(&models).len(), 2);
+}
+
+#[test]
+fn a_model_file_from_the_topic_starts_at_once_and_traces_and_gaps_are_told() {
+    let Some(broker) = support::kafka() else { return };
+    let setting = Setting::new(broker, "file", "");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.safetensors");
+    let file = file.to_str().unwrap();
+    broker.produce(&setting.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
+    let trained = residua(&["train", "topic", "--out", file], &setting.config).wait(LONG);
+    assert!(trained.status.success(), "{trained:?}");
+    let inspected = std::process::Command::new(env!("CARGO_BIN_EXE_residua")).args(["inspect", file]).output().unwrap();
+    let shown = String::from_utf8(inspected.stdout).unwrap();
+    assert!(shown.contains(&format!("topic {}: partition 0 offsets 0..", setting.topic)), "{shown}");
+    assert!(shown.contains(&format!("records      {}", TRAINING_STEPS * MACHINES)), "{shown}");
+
+    // Neither history nor a models topic is needed now.
+    let config = setting.config.replace(
+        "[learning]",
+        &format!("models = \"not.there\"\n[input]\nmissing = \"reject\"\n[learning]\nmodel_file = \"{file}\""),
+    );
+    let process = residua(&["run"], &config);
+    process.wait_for_line("partitions assigned", LONG);
+    let fault = Fault { machine: 3, sensor: 1, from: TRAINING_STEPS + 5, to: TRAINING_STEPS + 6, size: 5.0 };
+    let mut records = plant::records(2, TRAINING_STEPS..TRAINING_STEPS + 10, &[fault]);
+    let trace = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for record in &mut records {
+        record.headers.push(("traceparent".to_owned(), trace.to_vec()));
+    }
+    records.push(Outgoing::new("machine-01", br#"{"flow":1}"#));
+    broker.produce(&setting.topic, records);
+    setting.wait_until_settled(&broker.read(&setting.topic));
+    let wanted = 10 * MACHINES as u64;
+    let counts = counts_after(&process, wanted + 1);
+    assert_eq!((counts["scored"].as_u64(), counts["dead_lettered"].as_u64()), (Some(wanted), Some(1)), "{counts}");
+    end(process);
+
+    assert_eq!(setting.scores().len() as u64, wanted);
+    let letters = setting.dead_letters();
+    assert_eq!(letters[0].header("__connect.errors.exception.class.name"), Some(&b"missing_field"[..]));
+    let alerts = broker.read(&format!("{}.anomalies", setting.topic));
+    let of_fault = alerts.iter().find(|m| m.key.as_deref() == Some(b"machine-03")).expect("an alert");
+    assert_eq!(of_fault.header("traceparent"), Some(&trace[..]));
+    assert_eq!(line(of_fault)["sensors"][0]["name"], "speed");
+}
+
+/// With a window of four records, three of each machine are warming: counted, written as such, and not judged.
+#[test]
+fn records_before_the_first_full_window_are_warming() {
+    let Some(broker) = support::kafka() else { return };
+    let mut setting = Setting::new(broker, "window", "");
+    setting.config += "[model]\nwindow = 4\nsteps = 200\n";
+    let process = setting.start_trained();
+    broker.produce(&setting.topic, plant::records(2, TRAINING_STEPS..TRAINING_STEPS + 10, &[]));
+    let input = broker.read(&setting.topic);
+    setting.wait_until_settled(&input);
+    let machines = MACHINES as u64;
+    let counts = counts_after(&process, 10 * machines);
+    assert_eq!((counts["warming"].as_u64(), counts["scored"].as_u64()), (Some(3 * machines), Some(7 * machines)));
+    end(process);
+    let warming = setting.scores().iter().filter(|m| line(m)["score"].is_null()).count();
+    assert_eq!(warming as u64, 3 * machines);
+}
