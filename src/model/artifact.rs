@@ -73,22 +73,11 @@ struct AnyHeader {
 }
 
 impl Model {
-    /// Puts a model together and computes its checksum.
-    #[expect(clippy::too_many_arguments, reason = "one per part of the model, each of its own type")]
-    pub(crate) fn seal(
-        schema: Schema,
-        source: TrainingSource,
-        settings: ModelSettings,
-        rows: RowCounts,
-        scaler: Scaler,
-        network: Network,
-        residuals: Residuals,
-        calibration: Calibration,
-    ) -> Result<Self, ArtifactError> {
-        let checksum = NO_CHECKSUM.to_owned();
-        let mut model = Self { schema, source, settings, rows, scaler, network, residuals, calibration, checksum };
-        model.checksum = hex(&Sha256::digest(model.to_bytes()?));
-        Ok(model)
+    /// The same model with its checksum, whatever stood in its place.
+    pub(super) fn sealed(mut self) -> Result<Self, ArtifactError> {
+        NO_CHECKSUM.clone_into(&mut self.checksum);
+        self.checksum = hex(&Sha256::digest(self.to_bytes()?));
+        Ok(self)
     }
 
     /// The artifact. Deterministic: the same model gives the same bytes.

@@ -70,17 +70,18 @@ pub fn fit(
     let network = train::train(&rows, window, &split.training, (hidden, code), &principal, settings, progress)
         .ok_or(FitError::Stopped)?;
     let (residuals, calibration) = calibrate(&rows, &split, &network, Layout { window, ordered })?;
-    let model = Model::seal(
-        table.schema.clone(),
+    let model = Model {
+        schema: table.schema.clone(),
         source,
-        settings.clone(),
-        RowCounts { all: table.rows(), training, held_out },
+        settings: settings.clone(),
+        rows: RowCounts { all: table.rows(), training, held_out },
         scaler,
         network,
         residuals,
         calibration,
-    );
-    Ok(model?)
+        checksum: String::new(),
+    };
+    Ok(model.sealed()?)
 }
 
 /// An upper bound of the artifact's size, with room for its header.
