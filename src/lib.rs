@@ -1,4 +1,11 @@
 //! residua: streaming anomaly detection for sensor records on Kafka.
+//!
+//! The path of one record:
+//!
+//! [`kafka`] hands over a borrowed message; [`record`] decodes it straight into a row of numbers, or refuses it with a reason;
+//! [`detector`] takes the row into the state of its series and judges a batch of them with the autoencoder of [`model`]; what it
+//! flags becomes an alert ([`record::Alert`]), what was refused a dead letter, and both leave with the record's offset in one
+//! transaction. [`pipeline`] is that loop; [`service`] starts one per worker, learns the model, and ends all of it.
 
 // Shell
 pub mod cli;

@@ -9,11 +9,9 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::decode::number;
+use super::schema::MAX_FIELDS;
 use super::series::kind;
 use super::{FieldPath, MAX_FEATURES, Schema, SchemaError};
-
-/// Bound of the different fields that are looked at, which bounds the memory they take (about 32 MB).
-pub(super) const MAX_FIELDS: usize = 65_536;
 
 /// The fields of all scanned records. Field 0 is the record itself.
 #[derive(Debug)]

@@ -8,6 +8,8 @@ use super::FieldPath;
 
 /// Bound of the number of features.
 pub const MAX_FEATURES: usize = 4096;
+/// Bound of the different fields that are looked at, which bounds the memory they take (about 32 MB).
+pub(super) const MAX_FIELDS: usize = 65_536;
 
 /// The ordered features of a model: 1 to [`MAX_FEATURES`] paths, all different, none inside another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +35,7 @@ pub enum SchemaError {
     NothingNumeric { records: usize },
     #[error(
         "find the common fields of {records} records, found more than {max} different ones; list input.features",
-        max = super::scan::MAX_FIELDS
+        max = MAX_FIELDS
     )]
     TooManyFields { records: usize },
 }
