@@ -86,6 +86,9 @@ fn two_hundred_thousand_records_are_accounted_for_exactly_once() {
 
     assert_exactly_once(&accounted(&setting), &setting.expected(&input, &trained));
     books_balance(&metrics);
+    if let Some(checked) = support::promtool(&["check", "metrics"], &metrics) {
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
     dead_letters_are_whole(&setting.dead_letters(), &input);
     alerts_are_true(&setting, &input, &faults);
 }

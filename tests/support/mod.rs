@@ -109,12 +109,33 @@ fn started(mut start: Command) -> Result<Broker, String> {
     Ok(Broker { bootstrap: String::from_utf8_lossy(&output.stdout).trim().to_owned() })
 }
 
+/// Runs Prometheus' `promtool` with this input; `None` where it is missing, as with [`kafka`] (`RESIDUA_REQUIRE_PROMTOOL=1`).
+pub fn promtool(args: &[&str], input: &str) -> Option<os::Output> {
+    let mut started = Command::new("promtool");
+    started.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match started.spawn() {
+        Ok(child) => child,
+        Err(why) => {
+            without("promtool", &why.to_string());
+            return None;
+        }
+    };
+    child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("write to promtool");
+    Some(child.wait_with_output().expect("the end of promtool"))
+}
+
 fn skip(why: &str) {
+    without("Kafka", why);
+}
+
+/// Says in one line that a test was skipped, or fails where that is not allowed.
+fn without(tool: &str, why: &str) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
-    assert!(std::env::var("RESIDUA_REQUIRE_KAFKA").as_deref() != Ok("1"), "{test} needs Kafka: {why}");
+    let required = std::env::var(format!("RESIDUA_REQUIRE_{}", tool.to_uppercase()));
+    assert!(required.as_deref() != Ok("1"), "{test} needs {tool}: {why}");
     // Not `eprintln!`: the test harness would hide it when the test passes. One write: lines must not mix.
-    let line = format!("SKIPPED (no Kafka): {test}: {why}\n");
+    let line = format!("SKIPPED (no {tool}): {test}: {why}\n");
     io::stderr().write_all(line.as_bytes()).expect("write to stderr");
 }
 
