@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 
+use super::Failure;
 use super::progress::{Progress, Stage};
 use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
@@ -95,6 +96,15 @@ impl Learner<'_> {
                     return Ok(Some(Arc::new(model)));
                 }
                 Err(e) if e.remedy() == Remedy::Stop => return Err(e).context("publish the model"),
+                // Training again would give no smaller one.
+                Err(e) if e.is_too_large() => {
+                    return Err(Failure::Misconfigured(format!(
+                        "publish the model: it has {} bytes, more than topic `{}` takes; raise its max.message.bytes",
+                        bytes.len(),
+                        self.kafka.models
+                    ))
+                    .into());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the model could not be published; perhaps another instance is training too")
                 }

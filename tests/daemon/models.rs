@@ -105,6 +105,18 @@ fn a_model_file_from_the_topic_starts_at_once_and_traces_and_gaps_are_told() {
     assert_eq!(line(of_fault)["sensors"][0]["name"], "speed");
 }
 
+#[test]
+fn a_model_that_its_topic_does_not_take_ends_the_daemon_with_the_reason() {
+    let Some(broker) = support::kafka() else { return };
+    let models = support::topic("small-models");
+    broker.create_topic(&models, 1, &[("cleanup.policy", "compact"), ("max.message.bytes", "2000")]);
+    let setting = Setting::new(broker, "too-large", &format!("models = \"{models}\""));
+    broker.produce(&setting.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
+    let ended = setting.start().wait(LONG);
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+    assert!(ended.stderr.contains(&models) && ended.stderr.contains("max.message.bytes"), "{ended:?}");
+}
+
 /// With a window of four records, three of each machine are warming: counted, written as such, and not judged.
 #[test]
 fn records_before_the_first_full_window_are_warming() {
