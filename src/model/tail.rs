@@ -47,17 +47,16 @@ impl Tail {
     ///
     /// `scores` come in log order, since smoothed scores exceed in runs, and only a run counts as an independent peak.
     pub fn fit(scores: Vec<f64>) -> Self {
-        let in_order = scores.clone();
-        let mut scores = scores;
-        scores.sort_by(f64::total_cmp);
-        let n = scores.len();
+        let mut sorted = scores.clone();
+        sorted.sort_by(f64::total_cmp);
+        let n = sorted.len();
         let quantiles: Vec<f64> =
-            (0..QUANTILES).map(|q| quantile(&scores, q as f64 / (QUANTILES - 1) as f64)).collect();
+            (0..QUANTILES).map(|q| quantile(&sorted, q as f64 / (QUANTILES - 1) as f64)).collect();
         let peaks = ((PEAKS_SHARE * n as f64) as usize).max(PEAKS_MIN.min(n / 10)).max(1);
-        let start = if peaks < n { scores[n - peaks - 1] } else { scores[0] }.max(START_MIN);
-        let excesses: Vec<f64> = scores[n - peaks..].iter().map(|s| (s - start).max(0.0)).collect();
+        let start = if peaks < n { sorted[n - peaks - 1] } else { sorted[0] }.max(START_MIN);
+        let excesses: Vec<f64> = sorted[n - peaks..].iter().map(|s| (s - start).max(0.0)).collect();
         let mean = excesses.iter().sum::<f64>() / peaks as f64;
-        let runs = in_order.chunk_by(|a, b| (*a > start) == (*b > start)).filter(|run| run[0] > start).count();
+        let runs = scores.chunk_by(|a, b| (*a > start) == (*b > start)).filter(|run| run[0] > start).count();
         let independent = runs.max(1) as f64;
         let shape = shape(&excesses, mean, independent);
         let scale = (mean * (1.0 - shape)).max(SCALE_FLOOR * start);
