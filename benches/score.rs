@@ -8,9 +8,9 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use residua::detector::{Detector, DetectorSettings};
+use residua::detector::{Arrival, Detector, DetectorSettings, SeriesSettings};
 use residua::model::{Auto, Model, ModelSettings, TrainingSource};
-use residua::record::{Schema, Table};
+use residua::record::{EventTime, PartitionId, Schema, Table};
 
 const FEATURES: usize = 38;
 const HIDDEN: usize = 24;
@@ -36,7 +36,11 @@ fn detector() -> Detector {
     let source = TrainingSource::File { name: "bench".to_owned(), rows: 1000 };
     let model = Model::fit(&table, &settings, source, &mut |_, _| ControlFlow::Continue(()))
         .expect("the table is large enough");
-    Detector::new(Arc::new(model), &DetectorSettings::default())
+    Detector::new(Arc::new(model), &DetectorSettings::default(), &SeriesSettings::default())
+}
+
+fn arrival(record: usize) -> Arrival<'static> {
+    Arrival { partition: PartitionId(0), series: SERIES[record % SERIES.len()], time: EventTime(record as i64) }
 }
 
 /// Weights, one vector per output.
@@ -72,7 +76,7 @@ fn score(c: &mut Criterion) {
     group.bench_function("batch of 256", |b| {
         b.iter(|| {
             for (i, row) in rows.iter().enumerate() {
-                batched.observe(SERIES[i % SERIES.len()], row);
+                batched.observe(arrival(i), row);
             }
             black_box(batched.judge().len())
         });
@@ -81,7 +85,7 @@ fn score(c: &mut Criterion) {
     group.bench_function("one at a time", |b| {
         b.iter(|| {
             for (i, row) in rows.iter().enumerate() {
-                single.observe(SERIES[i % SERIES.len()], row);
+                single.observe(arrival(i), row);
                 black_box(single.judge());
             }
         });

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use super::csv::{CsvArgs, CsvRecords, file_name, read};
 use super::learn::{AlarmArgs, ModelArgs, learn};
 use super::quality::quality;
-use crate::detector::{Detector, DetectorSettings, Verdict};
+use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
 use crate::model::TrainingSource;
-use crate::record::Table;
+use crate::record::{EventTime, PartitionId, Table};
 
 /// Records per call of the detector; any number gives the same scores.
 const BATCH: usize = 256;
@@ -62,7 +62,9 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let source = TrainingSource::File { name: file_name(&args.csv.file), rows: args.train_rows };
     let model = Arc::new(learn(&training, &args.model.settings(), source)?);
     let settings = DetectorSettings { alarms: args.alarms.alarms };
-    let scored = score(&records, &mut Detector::new(Arc::clone(&model), &settings));
+    // All of them are in memory already.
+    let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
+    let scored = score(&records, &mut Detector::new(Arc::clone(&model), &settings, &series));
     let (_, judged) = scored.split_at(args.train_rows);
     write_scores(&args.out, args.train_rows, judged).with_context(|| format!("write {}", args.out.display()))?;
     let flagged = judged.iter().filter(|s| s.flagged).count();
@@ -80,7 +82,10 @@ fn score(records: &CsvRecords, detector: &mut Detector) -> Vec<Scored> {
     let mut scored = Vec::with_capacity(table.rows());
     for start in (0..table.rows()).step_by(BATCH) {
         for i in start..(start + BATCH).min(table.rows()) {
-            detector.observe(&records.series_names[table.series[i] as usize], table.row(i));
+            let series = &records.series_names[table.series[i] as usize];
+            // A file is one partition. Its times are not read: rows follow one another, however far apart.
+            let arrival = Arrival { partition: PartitionId(0), series, time: EventTime(0) };
+            detector.observe(arrival, table.row(i));
         }
         scored.extend(detector.judge().iter().map(|verdict| match *verdict {
             Verdict::Warming => Scored { score: 0.0, flagged: false },

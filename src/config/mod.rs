@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 pub use settings::{LearningSettings, LogFormat, LogLevel, LogSettings, ServiceSettings};
 
-use crate::detector::DetectorSettings;
+use crate::detector::{DetectorSettings, SeriesSettings};
 use crate::http::HttpSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
@@ -30,6 +30,7 @@ pub struct Config {
     pub learning: LearningSettings,
     pub model: ModelSettings,
     pub detector: DetectorSettings,
+    pub series: SeriesSettings,
     pub service: ServiceSettings,
     pub http: HttpSettings,
     pub log: LogSettings,
@@ -161,6 +162,7 @@ impl Tables {
             learning: read(table("learning"))?,
             model: read(table("model"))?,
             detector: read(table("detector"))?,
+            series: read(table("series"))?,
             service: read(table("service"))?,
             http: read(table("http"))?,
             log: read(table("log"))?,
@@ -186,6 +188,7 @@ fn check_table(name: &str, table: &Value) -> Result<(), String> {
         "learning" => read::<LearningSettings>(table),
         "model" => read::<ModelSettings>(table),
         "detector" => read::<DetectorSettings>(table),
+        "series" => read::<SeriesSettings>(table),
         "service" => read::<ServiceSettings>(table),
         "http" => read::<HttpSettings>(table),
         "log" => read::<LogSettings>(table),

@@ -69,12 +69,19 @@ fn times(c: &Config, p: &mut Vec<String>) {
         ("kafka.session_timeout", k.session_timeout, ms(1_000), Duration::from_secs(3_600)),
         ("kafka.heartbeat_interval", k.heartbeat_interval, ms(100), Duration::from_secs(3_600)),
         ("kafka.max_poll_interval", k.max_poll_interval, ms(1_000), day),
-        ("http.liveness_timeout", c.http.liveness_timeout, ms(1_000), day),
+        // No single request, closing of a client included, is waited for longer than 5 s.
+        ("http.liveness_timeout", c.http.liveness_timeout, ms(10_000), day),
         ("http.readiness_timeout", c.http.readiness_timeout, ms(3_000), day),
         ("service.drain_timeout", c.service.drain_timeout, ms(100), Duration::from_secs(3_600)),
     ] {
         if !(low <= value && value <= high) {
             p.push(format!("{key}: {value:?} is not between {low:?} and {high:?}"));
+        }
+    }
+    // Event times are milliseconds.
+    for (key, value) in [("series.gap", c.series.gap), ("series.idle", c.series.idle)] {
+        if !(value.is_zero() || ms(1) <= value) {
+            p.push(format!("{key}: {value:?} is neither 0s nor at least 1ms"));
         }
     }
     let mut less = |a: (&str, Duration), b: (&str, Duration), why: &str| {
@@ -115,6 +122,7 @@ fn numbers(c: &Config, p: &mut Vec<String>) {
     between("service.workers", c.service.workers, 1, 256);
     between("kafka.queue_kbytes", c.kafka.queue_kbytes as usize, 1, 2_097_151);
     between("kafka.dead_letter_max_bytes", c.kafka.dead_letter_max_bytes, 0, 64 << 20);
+    between("series.max", c.series.max, 1, 100_000_000);
     between("learning.min_records", c.learning.min_records, 50, 100_000_000);
     between("learning.max_records", c.learning.max_records, 50, 100_000_000);
     if c.learning.min_records > c.learning.max_records {

@@ -1,16 +1,20 @@
 //! The detector: a model and what it remembers of each series. `observe` records in log order, `judge` them together,
 //! `explain` the ones that were flagged. Pure: what comes out depends on the records alone, not on how they were batched.
 
+mod series;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{AlarmBudget, Model, TILE, Tile};
-use crate::record::Sensor;
-use state::SeriesState;
+use crate::record::{EventTime, PartitionId, Sensor};
+pub use series::Forgotten;
+use series::SeriesTable;
 
 /// Sensors named in one explanation; the rest share `other_share`.
 pub const SENSORS_MAX: usize = 64;
@@ -21,6 +25,34 @@ pub const SENSORS_MAX: usize = 64;
 pub struct DetectorSettings {
     /// False alarms an operator accepts; the threshold follows from it and the model.
     pub alarms: AlarmBudget,
+}
+
+/// The table `[series]` of the configuration: what is remembered of the past.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SeriesSettings {
+    /// Series remembered per partition.
+    pub max: usize,
+    /// A series is forgotten when its partition has moved on by more than this in event time. Zero: never.
+    #[serde(with = "friendly")]
+    pub idle: Duration,
+    /// Records of a series farther apart than this in event time have nothing to do with each other. Zero: any have.
+    #[serde(with = "friendly")]
+    pub gap: Duration,
+}
+
+impl Default for SeriesSettings {
+    fn default() -> Self {
+        Self { max: 100_000, idle: Duration::ZERO, gap: Duration::ZERO }
+    }
+}
+
+/// Whose record comes, and when it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival<'a> {
+    pub partition: PartitionId,
+    pub series: &'a str,
+    pub time: EventTime,
 }
 
 /// Judgement on one record.
@@ -42,13 +74,15 @@ pub struct Explanation<'a> {
     pub other_share: f64,
 }
 
-/// One per worker. Memory grows with the number of series, and with the largest batch.
+/// One per worker. Memory is bounded by the partitions, the series of each, and the largest batch.
 pub struct Detector {
     model: Arc<Model>,
     names: Vec<String>,
     threshold: f64,
-    index: HashMap<String, usize>,
-    states: Vec<SeriesState>,
+    series: SeriesSettings,
+    /// Series by partition: what is said of a record depends on its partition alone.
+    partitions: BTreeMap<PartitionId, SeriesTable>,
+    forgotten: Forgotten,
     batch: Batch,
     tile: Tile,
     verdicts: Vec<Verdict>,
@@ -58,8 +92,8 @@ pub struct Detector {
 #[derive(Default)]
 struct Batch {
     judged: bool,
-    /// State index of each record's series.
-    series: Vec<usize>,
+    /// Where the state of each record's series is.
+    series: Vec<Place>,
     /// Original values, records x features.
     values: Vec<f64>,
     /// Model inputs, records x inputs; NaN = missing, and all of a warming record.
@@ -71,15 +105,24 @@ struct Batch {
     distances: Vec<f64>,
 }
 
+#[derive(Clone, Copy)]
+struct Place {
+    partition: PartitionId,
+    slot: usize,
+    /// Whether the series begins anew with this record, after a gap.
+    anew: bool,
+}
+
 impl Detector {
-    pub fn new(model: Arc<Model>, settings: &DetectorSettings) -> Self {
+    pub fn new(model: Arc<Model>, settings: &DetectorSettings, series: &SeriesSettings) -> Self {
         Self {
             names: model.schema().names().map(|name| name.to_string()).collect(),
             threshold: model.threshold(&settings.alarms),
             tile: model.tile(),
             model,
-            index: HashMap::new(),
-            states: Vec::new(),
+            series: series.clone(),
+            partitions: BTreeMap::new(),
+            forgotten: Forgotten::default(),
             batch: Batch::default(),
             verdicts: Vec::new(),
         }
@@ -87,30 +130,22 @@ impl Detector {
 
     /// Takes one record of a series into its state (in log order) and queues its model input. `values`: one per feature
     /// of the schema, NaN = missing. Allocates for a new series, or when a batch is larger than any before.
-    pub fn observe(&mut self, series: &str, values: &[f64]) {
+    pub fn observe(&mut self, arrival: Arrival<'_>, values: &[f64]) {
         debug_assert_eq!(values.len(), self.names.len());
-        if self.batch.judged {
-            self.batch.clear();
-        }
-        let model = &self.model;
-        let at = match self.index.get(series) {
-            Some(&at) => at,
-            None => {
-                self.index.insert(series.to_owned(), self.states.len());
-                self.states.push(SeriesState::new(model));
-                self.states.len() - 1
-            }
-        };
-        let state = &mut self.states[at];
-        state.observe(model, values);
-        let batch = &mut self.batch;
+        self.clear_judged();
+        let Self { model, series: settings, partitions, forgotten, batch, .. } = self;
+        let Arrival { partition, series, time } = arrival;
+        let table = partitions.entry(partition).or_insert_with(SeriesTable::new);
+        let slot = table.see(series, time, model, settings, forgotten);
+        let state = table.state(slot);
+        let anew = state.observe(model, time, values, settings.gap);
         let from = batch.inputs.len();
         state.window(&mut batch.inputs);
         if state.is_full() {
             let missing = batch.inputs[from..].iter().any(|v| v.is_nan());
             if missing { &mut batch.gaps } else { &mut batch.whole }.push(batch.series.len());
         }
-        batch.series.push(at);
+        batch.series.push(Place { partition, slot, anew });
         batch.values.extend_from_slice(values);
         batch.distances.push(f64::NAN);
     }
@@ -118,11 +153,9 @@ impl Detector {
     /// Forward passes over everything observed since the last call, then smoothing in order: one verdict per observed
     /// record, in order, bit for bit the same for any batch size.
     pub fn judge(&mut self) -> &[Verdict] {
-        if self.batch.judged {
-            self.batch.clear();
-        }
+        self.clear_judged();
         self.batch.judged = true;
-        let Self { model, batch, tile, .. } = self;
+        let Self { model, batch, tile, partitions, .. } = self;
         let inputs = model.layer_sizes()[0];
         for part in batch.whole.chunks(TILE).chain(batch.gaps.chunks(TILE)) {
             tile.clear();
@@ -131,14 +164,21 @@ impl Detector {
             part.iter().enumerate().for_each(|(row, &i)| batch.distances[i] = tile.distance(row));
         }
         self.verdicts.clear();
-        for (&at, &distance) in self.batch.series.iter().zip(&self.batch.distances) {
+        for (place, &distance) in batch.series.iter().zip(&batch.distances) {
+            // Every record of the batch came through its partition's table.
+            let Some(table) = partitions.get_mut(&place.partition) else { continue };
+            let state = table.state(place.slot);
+            if place.anew {
+                state.restart(model);
+            }
             self.verdicts.push(if distance.is_nan() {
                 Verdict::Warming
             } else {
-                let score = self.states[at].smooth(&self.model, distance) / self.threshold;
+                let score = state.smooth(model, distance) / self.threshold;
                 Verdict::Scored { score, flagged: score >= 1.0 }
             });
         }
+        partitions.values_mut().for_each(SeriesTable::settle);
         &self.verdicts
     }
 
@@ -180,15 +220,26 @@ impl Detector {
 
     /// Drops the state of all series and what was observed but not judged.
     pub fn forget(&mut self) {
-        self.index.clear();
-        self.states.clear();
+        self.partitions.clear();
+        self.forgotten = Forgotten::default();
         self.batch.clear();
         self.verdicts.clear();
     }
 
     /// Series with state.
     pub fn series_count(&self) -> usize {
-        self.states.len()
+        self.partitions.values().map(SeriesTable::len).sum()
+    }
+
+    /// Series forgotten since the last call.
+    pub fn take_forgotten(&mut self) -> Forgotten {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    fn clear_judged(&mut self) {
+        if self.batch.judged {
+            self.batch.clear();
+        }
     }
 
     pub fn model(&self) -> &Arc<Model> {

@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::model::testing::{noise, plane, table, uniform};
@@ -19,7 +20,12 @@ fn quick(window: usize) -> ModelSettings {
 }
 
 fn detector(model: &Arc<Model>) -> Detector {
-    Detector::new(Arc::clone(model), &DetectorSettings::default())
+    Detector::new(Arc::clone(model), &DetectorSettings::default(), &SeriesSettings::default())
+}
+
+/// A record of a series of partition 0, at no time in particular.
+fn of(series: &str) -> Arrival<'_> {
+    Arrival { partition: PartitionId(0), series, time: EventTime(0) }
 }
 
 /// Smoothly moving sensors of one plant: hidden causes with memory, mixed into `features` sensors, plus noise.
@@ -39,7 +45,7 @@ fn verdicts(model: &Arc<Model>, rows: &[(&str, &[f64])], size: usize) -> Vec<Opt
     let mut detector = detector(model);
     let mut all = Vec::new();
     for batch in rows.chunks(size) {
-        batch.iter().for_each(|(series, values)| detector.observe(series, values));
+        batch.iter().for_each(|(series, values)| detector.observe(of(series), values));
         all.extend(detector.judge().iter().map(|v| match v {
             Verdict::Warming => None,
             Verdict::Scored { score, .. } => Some(score.to_bits()),
@@ -91,17 +97,17 @@ fn series_warm_until_their_window_is_full() {
     let model = fit(&table(2, plant(1, 500, 2)), quick(4));
     let mut detector = detector(&model);
     for i in 0..6 {
-        detector.observe("s", &[0.1, 0.2]);
+        detector.observe(of("s"), &[0.1, 0.2]);
         let warming = detector.judge() == [Verdict::Warming];
         assert_eq!(warming, i < 3, "record {i}");
         assert_eq!(detector.explain(0).sensors.is_empty(), i < 3);
     }
-    detector.observe("t", &[0.1, 0.2]);
+    detector.observe(of("t"), &[0.1, 0.2]);
     assert_eq!(detector.judge(), [Verdict::Warming]);
     assert_eq!(detector.series_count(), 2);
     detector.forget();
     assert_eq!((detector.series_count(), detector.judge().len()), (0, 0));
-    detector.observe("s", &[0.1, 0.2]);
+    detector.observe(of("s"), &[0.1, 0.2]);
     assert_eq!(detector.judge(), [Verdict::Warming]);
 }
 
@@ -110,7 +116,7 @@ fn judging_nothing_gives_nothing() {
     let model = fit(&table(2, plant(1, 300, 2)), quick(1));
     let mut detector = detector(&model);
     assert!(detector.judge().is_empty());
-    detector.observe("s", &[0.0, 0.0]);
+    detector.observe(of("s"), &[0.0, 0.0]);
     assert_eq!(detector.judge().len(), 1);
     assert!(detector.judge().is_empty());
     assert!(detector.explain(0).sensors.is_empty());
@@ -123,14 +129,14 @@ fn huge_values_are_flagged_and_never_give_nan() {
         let model = fit(&table(6, values.clone()), quick(window));
         for huge in [1e300, -1e300, f64::MAX, 1e39, 1e10] {
             let mut detector = detector(&model);
-            values.chunks_exact(6).take(20).for_each(|row| detector.observe("s", row));
+            values.chunks_exact(6).take(20).for_each(|row| detector.observe(of("s"), row));
             detector.judge();
             for j in 0..6 {
                 let mut row = values[..6].to_vec();
                 row[j] = huge;
-                detector.observe("s", &row);
+                detector.observe(of("s"), &row);
             }
-            detector.observe("s", &[huge; 6]);
+            detector.observe(of("s"), &[huge; 6]);
             for (i, verdict) in detector.judge().to_vec().into_iter().enumerate() {
                 let Verdict::Scored { score, flagged } = verdict else { panic!("warming") };
                 assert!(score.is_finite() && flagged, "{huge:e} in sensor {i}, window {window}: {score}");
@@ -152,7 +158,7 @@ fn shares_name_the_broken_sensor_and_sum_to_one() {
         let (j, mut row) = (i % 10, row.to_vec());
         let (before, sd) = (row[j], model.scaler().scale[j]);
         row[j] += sd;
-        detector.observe("s", &row);
+        detector.observe(of("s"), &row);
         detector.judge();
         let why = detector.explain(0);
         let sum: f64 = why.sensors.iter().map(|s| s.share).sum();
@@ -175,7 +181,7 @@ fn missing_values_are_imputed_and_take_no_share() {
     for (i, row) in fresh.chunks_exact(8).enumerate() {
         let mut gap = row.to_vec();
         gap[i % 8] = f64::NAN;
-        detector.observe("s", &gap);
+        detector.observe(of("s"), &gap);
         let Verdict::Scored { flagged, .. } = detector.judge()[0] else { panic!("warming") };
         flags += usize::from(flagged);
         let why = detector.explain(0);
@@ -188,7 +194,7 @@ fn missing_values_are_imputed_and_take_no_share() {
     }
     assert!(ours < 0.5 * mean, "imputed {ours}, the mean would give {mean}");
     assert!(flags <= 2, "{flags} of 200 clean records flagged");
-    detector.observe("s", &[f64::NAN; 8]);
+    detector.observe(of("s"), &[f64::NAN; 8]);
     let Verdict::Scored { score, .. } = detector.judge()[0] else { panic!("warming") };
     assert!(score.is_finite());
 }
@@ -197,7 +203,7 @@ fn missing_values_are_imputed_and_take_no_share() {
 fn explanations_are_cut_at_the_limit() {
     let model = fit(&table(80, plant(1, 400, 80)), quick(1));
     let mut detector = detector(&model);
-    detector.observe("s", &noise(4, 80));
+    detector.observe(of("s"), &noise(4, 80));
     detector.judge();
     let why = detector.explain(0);
     assert_eq!(why.sensors.len(), SENSORS_MAX);
@@ -213,9 +219,9 @@ fn realised(alarms: &str) -> Vec<usize> {
             training.series = (0..3000).map(|i| i / 600).collect();
             let model = fit(&training, ModelSettings { seed, ..Default::default() });
             assert!(model.ordered());
-            let mut detector = Detector::new(model, &settings);
+            let mut detector = Detector::new(model, &settings, &SeriesSettings::default());
             for (name, part) in ["a", "b", "c", "d", "e"].iter().zip(plant(100 + seed, 10_000, 10).chunks(20_000)) {
-                part.chunks_exact(10).for_each(|row| detector.observe(name, row));
+                part.chunks_exact(10).for_each(|row| detector.observe(of(name), row));
             }
             let verdicts = detector.judge();
             assert_eq!(verdicts.len(), 10_000);
@@ -255,7 +261,64 @@ fn random_inputs_of_any_size_give_finite_scores() {
     let mut detector = detector(&model);
     for row in uniform(5, 4000).chunks_exact(4) {
         let row: Vec<f64> = row.iter().map(|u| (u - 0.5).signum() * 10f64.powf(u * 600.0 - 300.0)).collect();
-        detector.observe("s", &row);
+        detector.observe(of("s"), &row);
     }
     assert!(detector.judge().iter().skip(1).all(|v| matches!(v, Verdict::Scored { score, .. } if score.is_finite())));
+}
+
+/// Scores of `rows` (seconds, values) of one series under `settings`, in batches of `size`.
+fn scores(model: &Arc<Model>, rows: &[(i64, &[f64])], settings: &SeriesSettings, size: usize) -> Vec<Option<u64>> {
+    let mut detector = Detector::new(Arc::clone(model), &DetectorSettings::default(), settings);
+    let mut all = Vec::new();
+    for batch in rows.chunks(size) {
+        for &(second, values) in batch {
+            detector.observe(Arrival { time: EventTime(second * 1000), ..of("s") }, values);
+        }
+        all.extend(detector.judge().iter().map(|v| match v {
+            Verdict::Warming => None,
+            Verdict::Scored { score, .. } => Some(score.to_bits()),
+        }));
+    }
+    all
+}
+
+#[test]
+fn after_a_gap_in_event_time_a_series_begins_anew() {
+    let model = fit(&table(3, plant(1, 600, 3)), quick(3));
+    let values = plant(2, 40, 3);
+    let rows = |times: &dyn Fn(i64) -> i64| -> Vec<(i64, &[f64])> {
+        values.chunks_exact(3).enumerate().map(|(i, row)| (times(i as i64), row)).collect()
+    };
+    let settings = SeriesSettings { gap: Duration::from_secs(60), ..SeriesSettings::default() };
+    let steady = scores(&model, &rows(&|i| i * 60), &settings, 40);
+    assert_eq!(steady.iter().filter(|s| s.is_none()).count(), 2);
+    let late = scores(&model, &rows(&|i| (i - 50 * (i % 2)).max(0)), &settings, 40);
+    assert_eq!(late, steady, "late within the gap is no gap");
+    for jump in [61, -100] {
+        let broken = rows(&|i| i + if i < 20 { 0 } else { jump });
+        let alone = scores(&model, &broken[20..], &settings, 20);
+        for size in [1, 7, 40] {
+            let all = scores(&model, &broken, &settings, size);
+            assert_eq!((&all[..20], &all[20..]), (&steady[..20], &alone[..]), "{jump} s, batches of {size}");
+        }
+    }
+    assert_eq!(scores(&model, &rows(&|i| i * 1_000_000), &SeriesSettings::default(), 40), steady);
+}
+
+#[test]
+fn partitions_do_not_influence_each_other_and_the_bound_holds_for_each() {
+    let model = fit(&table(2, plant(1, 400, 2)), quick(2));
+    let settings = SeriesSettings { max: 5, ..SeriesSettings::default() };
+    let mut detector = Detector::new(Arc::clone(&model), &DetectorSettings::default(), &settings);
+    for (i, row) in plant(2, 300, 2).chunks_exact(2).enumerate() {
+        let name = format!("s{}", i % 10);
+        detector.observe(of(&name), row);
+        detector.observe(Arrival { partition: PartitionId(1), ..of("s0") }, row);
+        let verdicts = detector.judge();
+        assert_eq!(verdicts[0], Verdict::Warming, "ten series by turns never stay among five");
+        assert_eq!(verdicts[1] == Verdict::Warming, i == 0);
+    }
+    assert_eq!(detector.series_count(), 6);
+    assert_eq!(detector.take_forgotten(), Forgotten { by_max: 295, by_idle: 0 });
+    assert_eq!(detector.take_forgotten(), Forgotten::default());
 }

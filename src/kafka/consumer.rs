@@ -225,6 +225,7 @@ impl Input {
 
     /// Goes back to the committed offset of every assigned partition.
     pub fn rewind(&mut self) -> Result<()> {
+        let deadline = Instant::now() + self.request_timeout;
         let held = self.consumer.assignment().action("list the assigned partitions")?;
         let ids = held.elements().iter().map(|e| PartitionId(e.partition())).collect();
         let mut back = Vec::new();
@@ -237,8 +238,8 @@ impl Input {
         }
         let list = self.list(back.into_iter())?;
         // Not a new `assign`: with a rebalance under way, librdkafka would take that for its answer.
-        let sought =
-            self.consumer.seek_partitions(list, self.request_timeout).action("rewind to the committed offsets")?;
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let sought = self.consumer.seek_partitions(list, left).action("rewind to the committed offsets")?;
         for e in sought.elements() {
             e.error().action("rewind a partition to its committed offset")?;
         }

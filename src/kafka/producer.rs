@@ -164,7 +164,10 @@ impl Output {
                     record = back;
                     std::thread::park_timeout(DELIVERY_PAUSE);
                 }
-                Err((cause, _)) => return Err(Error::Call { action: "queue a message", cause }),
+                // After a failed delivery librdkafka takes no more; why it failed is what the caller must know.
+                Err((cause, _)) => {
+                    return Err(self.failed_delivery().unwrap_or(Error::Call { action: "queue a message", cause }));
+                }
             }
         }
     }
@@ -218,12 +221,13 @@ impl Output {
 
     /// Throws away what was sent since `begin`.
     pub fn abort(&mut self) -> Result<()> {
+        let deadline = Instant::now() + self.timeout;
         if self.open && self.delivery == Delivery::ExactlyOnce {
-            self.producer.abort_transaction(self.timeout).action("abort the transaction")?;
+            self.producer.abort_transaction(left(deadline)).action("abort the transaction")?;
         }
         self.open = false;
         // Reports of purged messages still arrive; they must not count for the next transaction.
-        self.settle_deliveries(Instant::now() + self.timeout)?;
+        self.settle_deliveries(deadline)?;
         Ok(())
     }
 
@@ -239,6 +243,17 @@ impl Output {
             (0, _) => Ok(()),
             (failed, first) => Err(Error::Delivery { failed, sent, first: first.unwrap_or(RDKafkaErrorCode::Unknown) }),
         }
+    }
+
+    /// The failure that was reported since the last call of `settle_deliveries`, if any.
+    fn failed_delivery(&self) -> Option<Error> {
+        let failed = self.deliveries.failed.load(Ordering::Relaxed) - self.failures_settled;
+        let first = *self.deliveries.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        (failed > 0).then_some(Error::Delivery {
+            failed,
+            sent: self.sent,
+            first: first.unwrap_or(RDKafkaErrorCode::Unknown),
+        })
     }
 
     /// Waits until every message sent has its report. Returns how many failed since the last call, and the first reason.

@@ -110,6 +110,7 @@ pub struct Metrics {
     rebalances: IntCounter,
     lost_to_retention: IntCounter,
     series: IntGaugeVec,
+    forgotten: [IntCounter; 2],
     warmup_ratio: Gauge,
     model_info: GaugeVec,
     threshold: Gauge,
@@ -153,6 +154,16 @@ impl Metrics {
         )?;
         info.with_label_values(&[version]).set(1);
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let forgotten = add(
+            &r,
+            IntCounterVec::new(
+                Opts::new(
+                    "residua_series_forgotten_total",
+                    "Series whose state was dropped to bound memory, by cause.",
+                ),
+                &["cause"],
+            ),
+        )?;
         let metrics = Metrics {
             consumed: counter("residua_records_consumed_total", "Records read from the input topic.")?,
             scored: counter("residua_records_scored_total", "Records that got a score.")?,
@@ -205,6 +216,7 @@ impl Metrics {
                 "residua_records_lost_to_retention_total",
                 "Offsets that the input topic had deleted before they were read.",
             )?,
+            forgotten: ["max", "idle"].map(|cause| forgotten.with_label_values(&[cause])),
             series: per_worker("residua_series", "Series with state in memory.")?,
             warmup_ratio: add(
                 &r,
@@ -304,6 +316,12 @@ impl Metrics {
 
     pub fn series(&self, worker: &str, count: usize) {
         self.series.with_label_values(&[worker]).set(count as i64);
+    }
+
+    /// Series forgotten because there were too many, and because they were silent.
+    pub fn forgotten(&self, by_max: u64, by_idle: u64) {
+        self.forgotten[0].inc_by(by_max);
+        self.forgotten[1].inc_by(by_idle);
     }
 
     pub fn warmup(&self, ratio: f64) {

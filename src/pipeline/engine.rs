@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::batch::{Batch, Entry};
-use crate::detector::{Detector, DetectorSettings, Verdict};
+use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, Verdict};
 use crate::kafka::{self, KafkaSettings, Message, Outgoing, Output};
 use crate::metrics::{Outcomes, Scores};
 use crate::model::Model;
@@ -16,7 +16,6 @@ pub struct Engine {
     model: Arc<Model>,
     decoder: Decoder,
     detector: Detector,
-    detector_settings: DetectorSettings,
     values: Vec<f64>,
     batch: Batch,
     verdicts: Vec<Verdict>,
@@ -41,12 +40,12 @@ impl Engine {
         model: Arc<Model>,
         input: &InputSettings,
         detector: &DetectorSettings,
+        series: &SeriesSettings,
         kafka: &KafkaSettings,
     ) -> Result<Engine, SchemaError> {
         Ok(Engine {
             decoder: Decoder::new(input, model.schema())?,
-            detector: Detector::new(Arc::clone(&model), detector),
-            detector_settings: detector.clone(),
+            detector: Detector::new(Arc::clone(&model), detector, series),
             values: vec![0.0; model.schema().len()],
             model,
             batch: Batch::default(),
@@ -68,7 +67,8 @@ impl Engine {
     ) -> kafka::Result<()> {
         match self.decoder.decode(raw, &mut self.values) {
             Ok(decoded) => {
-                self.detector.observe(&decoded.series, &self.values);
+                let partition = raw.position.partition;
+                self.detector.observe(Arrival { partition, series: &decoded.series, time: decoded.time }, &self.values);
                 self.batch.push(raw.position, decoded.time, &decoded.series, raw.traceparent);
                 Ok(())
             }
@@ -147,7 +147,12 @@ impl Engine {
     pub fn forget(&mut self) {
         self.batch.clear();
         self.verdicts.clear();
-        self.detector = Detector::new(Arc::clone(&self.model), &self.detector_settings);
+        self.detector.forget();
+    }
+
+    /// Series forgotten since the last call, so that memory is bounded.
+    pub fn take_forgotten(&mut self) -> Forgotten {
+        self.detector.take_forgotten()
     }
 
     pub fn series_count(&self) -> usize {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use engine::Engine;
 pub use shared::{ModelSlot, Pulse, Stop};
 
-use crate::detector::DetectorSettings;
+use crate::detector::{DetectorSettings, Forgotten, SeriesSettings};
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled, Remedy, Start, StartAt};
 use crate::metrics::{CommitEnd, Metrics, Outcomes, Scores, Stage};
 use crate::model::TrainingSource;
@@ -35,6 +35,7 @@ pub struct WorkerSettings {
     pub kafka: KafkaSettings,
     pub input: InputSettings,
     pub detector: DetectorSettings,
+    pub series: SeriesSettings,
     /// Unique among the running workers of the group; stable over restarts if `kafka.instance_id` is set.
     pub transactional_id: String,
     pub index: usize,
@@ -93,7 +94,7 @@ struct Worker {
 pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError> {
     let model_version = shared.model.version();
     let model = shared.model.get().ok_or(WorkerError::NoModel)?;
-    let engine = Engine::new(model, &settings.input, &settings.detector, &settings.kafka)?;
+    let engine = Engine::new(model, &settings.input, &settings.detector, &settings.series, &settings.kafka)?;
     let output = match connect(&settings, &shared) {
         Err(_) if shared.stop.requested() => return Ok(()),
         connected => connected?,
@@ -214,10 +215,18 @@ impl Worker {
         if version != self.model_version
             && let Some(model) = self.shared.model.get()
         {
-            self.engine = Engine::new(model, &self.settings.input, &self.settings.detector, &self.settings.kafka)?;
+            self.engine = Engine::new(
+                model,
+                &self.settings.input,
+                &self.settings.detector,
+                &self.settings.series,
+                &self.settings.kafka,
+            )?;
             self.model_version = version;
         }
         self.shared.metrics.series(&self.label, self.engine.series_count());
+        let Forgotten { by_max, by_idle } = self.engine.take_forgotten();
+        self.shared.metrics.forgotten(by_max, by_idle);
         Ok(())
     }
 
@@ -228,8 +237,11 @@ impl Worker {
             self.shared.metrics.lag(&self.label, observed.lag);
         }
         let Some(partitions) = &self.arriving else { return Ok(()) };
-        let (settings, model) = (&self.settings.kafka, self.shared.model.get());
-        let start = |p| start_at(settings, model.as_ref().map(|m| m.source()), p);
+        let (settings, model, pulse) = (&self.settings.kafka, self.shared.model.get(), &self.shared.pulse);
+        let start = |p| {
+            pulse.turn(); // there may be many partitions, each with requests of its own
+            start_at(settings, model.as_ref().map(|m| m.source()), p)
+        };
         match self.input.accept(partitions, &start) {
             Ok(taken) => {
                 let lost: u64 = taken.iter().map(|t| t.lost_to_retention).sum();
@@ -270,6 +282,7 @@ impl Worker {
             false => self.commit().or_else(|error| {
                 tracing::warn!(%error, "cannot commit before giving partitions back, their new owner reads the records again");
                 self.not_committed(&error);
+                self.shared.pulse.turn();
                 self.give_up()
             }),
         };
@@ -321,9 +334,14 @@ impl Worker {
         }
         self.open.abandon(&self.shared.metrics, &self.label);
         self.engine.forget();
-        if remedy == Remedy::Replace || self.output.abort().is_err() {
+        let of_use = remedy != Remedy::Replace && self.output.abort().is_ok();
+        self.shared.pulse.turn();
+        if !of_use {
             match connect(&self.settings, &self.shared) {
-                Ok(fresh) => std::mem::replace(&mut self.output, fresh).close(),
+                Ok(fresh) => {
+                    self.shared.pulse.turn();
+                    std::mem::replace(&mut self.output, fresh).close();
+                }
                 Err(e) if e.remedy() == Remedy::Stop => return Err(e.into()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot replace the producer yet");
@@ -331,6 +349,7 @@ impl Worker {
                 }
             }
         }
+        self.shared.pulse.turn();
         self.astray = true;
         if error.is_out_of_range() {
             self.join_again()?;

@@ -18,7 +18,7 @@ use crate::record::{Decoder, History, InputSettings, SchemaError};
 /// Wait between two looks at a topic that has too few records.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Time to read the models topic to its end.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for the model of an instance that began to train after this one, at least.
 const OTHERS_MODEL_TIMEOUT: Duration = Duration::from_secs(60);
 

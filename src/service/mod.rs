@@ -307,6 +307,7 @@ impl Context {
                 kafka: self.config.kafka.clone(),
                 input: self.config.input.clone(),
                 detector: self.config.detector.clone(),
+                series: self.config.series.clone(),
                 transactional_id: transactional_id(&self.config.kafka, run, index),
                 index,
             };

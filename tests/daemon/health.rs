@@ -75,7 +75,7 @@ fn readiness_follows_the_broker_and_liveness_does_not() {
     let Some(cluster) = support::cluster(&dir.path().join("kafka"), 1) else { return };
     let topic = support::topic("outage");
     let config = config(&cluster.broker.bootstrap, &topic).replace("[http]", "[learning]\nmin_records = 2000\n[http]")
-        + "readiness_timeout = \"5s\"\nliveness_timeout = \"8s\"\n";
+        + "readiness_timeout = \"5s\"\nliveness_timeout = \"10s\"\n";
     let config = config.replace("[learning]", "transaction_timeout = \"4s\"\n[learning]");
     assert!(residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE).status.success());
     cluster.broker.produce(&topic, crate::plant::records(1, 0..60, &[]));
@@ -95,7 +95,7 @@ fn readiness_follows_the_broker_and_liveness_does_not() {
     let since = Instant::now();
     wait_for("time to pass", PATIENCE, || {
         live();
-        (since.elapsed() > Duration::from_secs(12)).then_some(())
+        (since.elapsed() > Duration::from_secs(15)).then_some(())
     });
     cluster.control(&["start-broker", "1"]);
     wait_for("readiness to come back with the broker", PATIENCE, || ready(200));

@@ -1,0 +1,284 @@
+//! The series of one partition: found by name, bounded in number, the least recently seen forgotten first.
+//!
+//! What is forgotten, and when, depends on the partition's records alone: on their order and their event times.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::SeriesSettings;
+use super::state::SeriesState;
+use crate::model::Model;
+use crate::record::EventTime;
+
+/// Records over which the partition's clock is taken: one wrong time must not make every series look idle.
+const CLOCK_RECORDS: usize = 8;
+const NONE: usize = usize::MAX;
+
+/// Series forgotten, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// For more recently seen ones, as there were `series.max`.
+    pub by_max: u64,
+    /// As they had been silent for `series.idle`.
+    pub by_idle: u64,
+}
+
+/// Series with their states, in a list from the least to the most recently seen.
+pub(super) struct SeriesTable {
+    index: HashMap<Arc<str>, usize>,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// Forgotten, and still addressed by records that are not judged yet.
+    leaving: Vec<usize>,
+    oldest: usize,
+    newest: usize,
+    /// Event times of the last records, a ring.
+    times: [EventTime; CLOCK_RECORDS],
+    records: usize,
+}
+
+struct Slot {
+    series: Arc<str>,
+    state: SeriesState,
+    older: usize,
+    newer: usize,
+}
+
+impl SeriesTable {
+    pub fn new() -> Self {
+        Self {
+            index: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            leaving: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+            times: [EventTime::MIN; CLOCK_RECORDS],
+            records: 0,
+        }
+    }
+
+    /// The slot of a series from which a record came at `time`; the series is the most recently seen now. Allocates for a
+    /// new series.
+    pub fn see(
+        &mut self,
+        series: &str,
+        time: EventTime,
+        model: &Model,
+        settings: &SeriesSettings,
+        forgotten: &mut Forgotten,
+    ) -> usize {
+        self.times[self.records % CLOCK_RECORDS] = time;
+        self.records += 1;
+        let at = match self.index.get(series) {
+            Some(&at) => {
+                self.unlink(at);
+                at
+            }
+            None => self.add(series, model),
+        };
+        self.link_newest(at);
+        while self.index.len() > settings.max {
+            self.forget_oldest();
+            forgotten.by_max += 1;
+        }
+        // The one just seen is never idle: its time is not older than the clock, or it comes late and is the newest anyway.
+        while self.oldest != at && self.is_idle(self.oldest, settings.idle) {
+            self.forget_oldest();
+            forgotten.by_idle += 1;
+        }
+        at
+    }
+
+    pub fn state(&mut self, slot: usize) -> &mut SeriesState {
+        &mut self.slots[slot].state
+    }
+
+    /// All records are judged: slots of forgotten series may be used again.
+    pub fn settle(&mut self) {
+        self.free.append(&mut self.leaving);
+    }
+
+    /// Series remembered.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    fn add(&mut self, series: &str, model: &Model) -> usize {
+        let series: Arc<str> = series.into();
+        let slot = Slot { series: Arc::clone(&series), state: SeriesState::new(model), older: NONE, newer: NONE };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        };
+        self.index.insert(series, at);
+        at
+    }
+
+    fn is_idle(&self, at: usize, idle: Duration) -> bool {
+        if idle.is_zero() {
+            return false;
+        }
+        let clock = self.times.iter().min().map_or(i64::MIN, |t| t.0);
+        let silent_ms = clock.saturating_sub(self.slots[at].state.time().0);
+        u128::try_from(silent_ms).is_ok_and(|silent| silent > idle.as_millis())
+    }
+
+    fn forget_oldest(&mut self) {
+        let at = self.oldest;
+        self.unlink(at);
+        self.index.remove(&self.slots[at].series);
+        self.leaving.push(at);
+    }
+
+    fn link_newest(&mut self, at: usize) {
+        self.slots[at].older = self.newest;
+        self.slots[at].newer = NONE;
+        match self.newest {
+            NONE => self.oldest = at,
+            newest => self.slots[newest].newer = at,
+        }
+        self.newest = at;
+    }
+
+    fn unlink(&mut self, at: usize) {
+        let (older, newer) = (self.slots[at].older, self.slots[at].newer);
+        match older {
+            NONE => self.oldest = newer,
+            older => self.slots[older].newer = newer,
+        }
+        match newer {
+            NONE => self.newest = older,
+            newer => self.slots[newer].older = older,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::model::testing::{plane, table};
+    use crate::model::{Auto, ModelSettings, TrainingSource};
+
+    fn model() -> Model {
+        let settings = ModelSettings { steps: 5, window: Auto::Fixed(2), ..Default::default() };
+        let source = TrainingSource::File { name: "test".to_owned(), rows: 300 };
+        Model::fit(&table(1, plane(1, 300, 1, 1)), &settings, source, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    }
+
+    struct Bench {
+        table: SeriesTable,
+        model: Model,
+        settings: SeriesSettings,
+        forgotten: Forgotten,
+    }
+
+    fn bench(max: usize, idle: Duration) -> Bench {
+        let settings = SeriesSettings { max, idle, ..SeriesSettings::default() };
+        Bench { table: SeriesTable::new(), model: model(), settings, forgotten: Forgotten::default() }
+    }
+
+    impl Bench {
+        /// A record of `series` at second `time`; how many records of it are known now.
+        fn see(&mut self, series: &str, time: i64) -> u64 {
+            let time = EventTime(time * 1000);
+            let at = self.table.see(series, time, &self.model, &self.settings, &mut self.forgotten);
+            let state = self.table.state(at);
+            state.observe(&self.model, time, &[0.5], Duration::ZERO);
+            state.seen()
+        }
+    }
+
+    #[test]
+    fn the_least_recently_seen_series_goes_first() {
+        let mut b = bench(3, Duration::ZERO);
+        for series in ["a", "b", "c", "a", "d"] {
+            b.see(series, 0);
+        }
+        assert_eq!((b.table.len(), b.forgotten), (3, Forgotten { by_max: 1, by_idle: 0 }));
+        assert_eq!(b.see("a", 0), 3);
+        assert_eq!(b.see("c", 0), 2);
+        assert_eq!(b.see("b", 0), 1, "b was forgotten");
+        assert_eq!(b.see("d", 0), 1, "and then d, for b");
+    }
+
+    #[test]
+    fn memory_is_bounded_by_the_limit_and_the_open_batch() {
+        let mut b = bench(10, Duration::ZERO);
+        for i in 0..10_000 {
+            b.see(&format!("s{i}"), i);
+            if i % 50 == 49 {
+                b.table.settle();
+            }
+        }
+        assert_eq!((b.table.len(), b.forgotten.by_max), (10, 9_990));
+        assert!(b.table.slots.len() <= 60, "{}", b.table.slots.len());
+    }
+
+    #[test]
+    fn a_forgotten_series_keeps_its_slot_until_the_batch_is_judged() {
+        let mut b = bench(1, Duration::ZERO);
+        let (first, time) = (b.table.see("a", EventTime(0), &b.model, &b.settings, &mut b.forgotten), EventTime(0));
+        let second = b.table.see("b", time, &b.model, &b.settings, &mut b.forgotten);
+        assert_ne!(first, second);
+        b.table.settle();
+        assert_eq!(b.table.see("c", time, &b.model, &b.settings, &mut b.forgotten), first);
+    }
+
+    #[test]
+    fn a_silent_series_is_forgotten_when_the_partition_has_moved_on() {
+        let mut b = bench(100, Duration::from_secs(60));
+        b.see("quiet", 0);
+        for second in 1..=60 {
+            b.see("busy", second);
+        }
+        assert_eq!(b.table.len(), 2);
+        for second in 61..=68 {
+            b.see("busy", second);
+        }
+        assert_eq!((b.table.len(), b.forgotten), (1, Forgotten { by_max: 0, by_idle: 1 }));
+        assert_eq!(b.see("quiet", 69), 1);
+    }
+
+    #[test]
+    fn one_wrong_clock_makes_nobody_idle() {
+        let mut b = bench(100, Duration::from_secs(60));
+        for second in 0..100 {
+            b.see("a", second);
+            b.see("b", second);
+            b.see("wrong", 9_000_000);
+        }
+        assert_eq!((b.table.len(), b.forgotten), (3, Forgotten::default()));
+    }
+
+    /// Against a plain list, on random records.
+    #[test]
+    fn the_list_agrees_with_a_plain_one() {
+        let mut b = bench(7, Duration::ZERO);
+        let mut plain: Vec<(String, u64)> = Vec::new();
+        let mut random = 1u64;
+        for _ in 0..5_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let series = format!("s{}", (random >> 40) % 12);
+            let seen = match plain.iter().position(|(s, _)| *s == series) {
+                Some(at) => plain.remove(at).1 + 1,
+                None => 1,
+            };
+            plain.push((series.clone(), seen));
+            if plain.len() > 7 {
+                plain.remove(0);
+            }
+            assert_eq!(b.see(&series, 0), seen);
+            b.table.settle();
+        }
+    }
+}
