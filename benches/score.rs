@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use residua::detector::{Arrival, Detector, DetectorSettings, SeriesSettings};
 use residua::model::{Auto, Model, ModelSettings, TrainingSource};
-use residua::record::{EventTime, PartitionId, Schema, Table};
+use residua::record::{EventTime, Offset, PartitionId, Position, Schema, Table};
 
 const FEATURES: usize = 38;
 const HIDDEN: usize = 24;
@@ -40,7 +40,8 @@ fn detector() -> Detector {
 }
 
 fn arrival(record: usize) -> Arrival<'static> {
-    Arrival { partition: PartitionId(0), series: SERIES[record % SERIES.len()], time: EventTime(record as i64) }
+    let position = Position { partition: PartitionId(0), offset: Offset(record as i64) };
+    Arrival { position, series: SERIES[record % SERIES.len()], time: EventTime(record as i64) }
 }
 
 /// Weights, one vector per output.

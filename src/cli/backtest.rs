@@ -12,7 +12,7 @@ use super::learn::{AlarmArgs, ModelArgs, learn};
 use super::quality::quality;
 use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
 use crate::model::TrainingSource;
-use crate::record::{EventTime, PartitionId, Table};
+use crate::record::{EventTime, Offset, PartitionId, Position, Table};
 
 /// Records per call of the detector; any number gives the same scores.
 const BATCH: usize = 256;
@@ -84,7 +84,11 @@ fn score(records: &CsvRecords, detector: &mut Detector) -> Vec<Scored> {
         for i in start..(start + BATCH).min(table.rows()) {
             let series = &records.series_names[table.series[i] as usize];
             // A file is one partition. Its times are not read: rows follow one another, however far apart.
-            let arrival = Arrival { partition: PartitionId(0), series, time: EventTime(0) };
+            let arrival = Arrival {
+                position: Position { partition: PartitionId(0), offset: Offset(i as i64) },
+                series,
+                time: EventTime(0),
+            };
             detector.observe(arrival, table.row(i));
         }
         scored.extend(detector.judge().iter().map(|verdict| match *verdict {

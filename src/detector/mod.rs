@@ -12,9 +12,10 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly
 use serde::{Deserialize, Serialize};
 
 use crate::model::{AlarmBudget, Model, TILE, Tile};
-use crate::record::{EventTime, PartitionId, Sensor};
+use crate::record::{EventTime, NextOffset, PartitionId, Position, Sensor};
 pub use series::Forgotten;
 use series::SeriesTable;
+pub use state::StateError;
 
 /// Sensors named in one explanation; the rest share `other_share`.
 pub const SENSORS_MAX: usize = 64;
@@ -50,7 +51,7 @@ impl Default for SeriesSettings {
 /// Whose record comes, and when it was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival<'a> {
-    pub partition: PartitionId,
+    pub position: Position,
     pub series: &'a str,
     pub time: EventTime,
 }
@@ -134,11 +135,11 @@ impl Detector {
         debug_assert_eq!(values.len(), self.names.len());
         self.clear_judged();
         let Self { model, series: settings, partitions, forgotten, batch, .. } = self;
-        let Arrival { partition, series, time } = arrival;
+        let Arrival { position: Position { partition, offset }, series, time } = arrival;
         let table = partitions.entry(partition).or_insert_with(SeriesTable::new);
         let slot = table.see(series, time, model, settings, forgotten);
         let state = table.state(slot);
-        let anew = state.observe(model, time, values, settings.gap);
+        let anew = state.observe(model, (offset, time), values, settings.gap);
         let from = batch.inputs.len();
         state.window(&mut batch.inputs);
         if state.is_full() {
@@ -229,6 +230,35 @@ impl Detector {
     /// Series with state.
     pub fn series_count(&self) -> usize {
         self.partitions.values().map(SeriesTable::len).sum()
+    }
+
+    /// Checkpoint of a partition after a `judge`: what changed since the last one goes to `write`, no bytes for a series that was
+    /// forgotten. `next`: the offset after the last record observed. Returns the partition's marker, to be written last.
+    pub fn checkpoint(
+        &mut self,
+        partition: PartitionId,
+        next: NextOffset,
+        write: impl FnMut(&str, Option<&[u8]>),
+    ) -> Vec<u8> {
+        debug_assert!(self.batch.judged || self.batch.series.is_empty(), "a checkpoint comes after judging");
+        let table = self.partitions.entry(partition).or_insert_with(SeriesTable::new);
+        table.checkpoint(next, &self.model, write)
+    }
+
+    /// Takes up a partition where a checkpoint left it: its marker, and the newest bytes of each series. Returns the offset to go
+    /// on at, and how many series could not be read and begin anew.
+    ///
+    /// # Errors
+    /// A marker that is not one, of another version or model: the whole partition begins anew.
+    pub fn restore<'a>(
+        &mut self,
+        partition: PartitionId,
+        marker: &[u8],
+        series: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<(NextOffset, u64), StateError> {
+        let (table, next, unreadable) = SeriesTable::restore(marker, series, &self.model)?;
+        self.partitions.insert(partition, table);
+        Ok((next, unreadable))
     }
 
     /// Series forgotten since the last call.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SeriesSettings;
-use super::state::SeriesState;
+use super::state::{SeriesState, StateError};
 use crate::model::Model;
-use crate::record::EventTime;
+use crate::record::{EventTime, NextOffset};
 
 /// Records over which the partition's clock is taken: one wrong time must not make every series look idle.
 const CLOCK_RECORDS: usize = 8;
@@ -35,15 +35,24 @@ pub(super) struct SeriesTable {
     newest: usize,
     /// Event times of the last records, a ring.
     times: [EventTime; CLOCK_RECORDS],
-    records: usize,
+    records: u64,
+    /// Stored series that were forgotten since the last checkpoint.
+    gone: Vec<Arc<str>>,
+    /// What the last checkpoint includes.
+    stored: NextOffset,
 }
 
 struct Slot {
     series: Arc<str>,
     state: SeriesState,
+    /// Whether a checkpoint holds the series.
+    stored: bool,
     older: usize,
     newer: usize,
 }
+
+/// Of the encoding of a marker.
+const VERSION: u8 = 1;
 
 impl SeriesTable {
     pub fn new() -> Self {
@@ -56,7 +65,87 @@ impl SeriesTable {
             newest: NONE,
             times: [EventTime::MIN; CLOCK_RECORDS],
             records: 0,
+            gone: Vec::new(),
+            stored: NextOffset(0),
         }
+    }
+
+    /// What changed since the last checkpoint goes to `write`: no bytes for a series that was forgotten, which come first, since it
+    /// may have come back. `next`: what the checkpoint includes. Returns the partition's marker, which is to be written last.
+    pub fn checkpoint(
+        &mut self,
+        next: NextOffset,
+        model: &Model,
+        mut write: impl FnMut(&str, Option<&[u8]>),
+    ) -> Vec<u8> {
+        self.gone.drain(..).for_each(|series| write(&series, None));
+        let mut bytes = Vec::new();
+        let mut at = self.newest;
+        while at != NONE {
+            let slot = &mut self.slots[at];
+            if slot.state.last().0 < self.stored.0 {
+                break; // this one and all older ones are stored as they are
+            }
+            bytes.clear();
+            slot.state.encode(&mut bytes);
+            write(&slot.series, Some(&bytes));
+            slot.stored = true;
+            at = slot.older;
+        }
+        self.stored = next;
+        let mut marker = vec![VERSION];
+        marker.extend(next.0.to_le_bytes());
+        marker.extend(self.records.to_le_bytes());
+        self.times.iter().for_each(|time| marker.extend(time.0.to_le_bytes()));
+        marker.extend(model.fingerprint().as_bytes());
+        marker
+    }
+
+    /// The table of a checkpoint, from its marker and the newest bytes of each series that was not forgotten; series whose bytes
+    /// cannot be read begin anew, and are counted. Also what the checkpoint includes.
+    pub fn restore<'a>(
+        marker: &[u8],
+        series: impl Iterator<Item = (&'a str, &'a [u8])>,
+        model: &Model,
+    ) -> Result<(Self, NextOffset, u64), StateError> {
+        let fingerprint = model.fingerprint();
+        let numbers = 8 * (2 + CLOCK_RECORDS);
+        let expected = 1 + numbers + fingerprint.len();
+        match marker.first() {
+            Some(&VERSION) if marker.len() == expected => {}
+            None | Some(&VERSION) => return Err(StateError::Length { expected, found: marker.len() }),
+            Some(&found) => return Err(StateError::Version { found }),
+        }
+        let (numbers, found) = marker[1..].split_at(numbers);
+        if found != fingerprint.as_bytes() {
+            let found = String::from_utf8_lossy(found).into_owned();
+            return Err(StateError::Model { found, expected: fingerprint.to_owned() });
+        }
+        let mut numbers = numbers.as_chunks::<8>().0.iter();
+        let mut next = || i64::from_le_bytes(numbers.next().copied().unwrap_or_default());
+        let mut table = Self::new();
+        table.stored = NextOffset(next());
+        table.records = next().cast_unsigned();
+        table.times.iter_mut().for_each(|time| *time = EventTime(next()));
+        let mut unreadable = 0;
+        let mut states: Vec<(&str, SeriesState)> = Vec::new();
+        for (name, bytes) in series {
+            match SeriesState::decode(bytes, model) {
+                // A checkpoint includes nothing beyond its marker.
+                Ok(state) if state.last().0 < table.stored.0 => states.push((name, state)),
+                _ => unreadable += 1,
+            }
+        }
+        // The order in which they were last seen decides which is forgotten first.
+        states.sort_by_key(|(_, state)| state.last());
+        for (name, state) in states {
+            let at = table.add(name, model);
+            table.slots[at].state = state;
+            table.slots[at].stored = true;
+            table.link_newest(at);
+        }
+        let stored = table.stored;
+        Ok((table, stored, unreadable))
     }
 
     /// The slot of a series from which a record came at `time`; the series is the most recently seen now. Allocates for a
@@ -69,7 +158,7 @@ impl SeriesTable {
         settings: &SeriesSettings,
         forgotten: &mut Forgotten,
     ) -> usize {
-        self.times[self.records % CLOCK_RECORDS] = time;
+        self.times[(self.records % CLOCK_RECORDS as u64) as usize] = time;
         self.records += 1;
         let at = match self.index.get(series) {
             Some(&at) => {
@@ -107,7 +196,13 @@ impl SeriesTable {
 
     fn add(&mut self, series: &str, model: &Model) -> usize {
         let series: Arc<str> = series.into();
-        let slot = Slot { series: Arc::clone(&series), state: SeriesState::new(model), older: NONE, newer: NONE };
+        let slot = Slot {
+            series: Arc::clone(&series),
+            state: SeriesState::new(model),
+            stored: false,
+            older: NONE,
+            newer: NONE,
+        };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at] = slot;
@@ -134,7 +229,11 @@ impl SeriesTable {
     fn forget_oldest(&mut self) {
         let at = self.oldest;
         self.unlink(at);
-        self.index.remove(&self.slots[at].series);
+        let Slot { series, stored, .. } = &self.slots[at];
+        self.index.remove(series);
+        if *stored {
+            self.gone.push(Arc::clone(series));
+        }
         self.leaving.push(at);
     }
 
@@ -168,6 +267,7 @@ mod tests {
     use super::*;
     use crate::model::testing::{plane, table};
     use crate::model::{Auto, ModelSettings, TrainingSource};
+    use crate::record::Offset;
 
     fn model() -> Model {
         let settings = ModelSettings { steps: 5, window: Auto::Fixed(2), ..Default::default() };
@@ -193,7 +293,7 @@ mod tests {
             let time = EventTime(time * 1000);
             let at = self.table.see(series, time, &self.model, &self.settings, &mut self.forgotten);
             let state = self.table.state(at);
-            state.observe(&self.model, time, &[0.5], Duration::ZERO);
+            state.observe(&self.model, (Offset(0), time), &[0.5], Duration::ZERO);
             state.seen()
         }
     }

@@ -4,10 +4,28 @@
 use std::time::Duration;
 
 use crate::model::Model;
-use crate::record::EventTime;
+use crate::record::{EventTime, Offset};
+
+/// Of the encoding. Another one is not read: the series begins anew.
+const VERSION: u8 = 1;
+
+/// Why stored state is of no use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    #[error("read state: expected version {VERSION}, found {found}")]
+    Version { found: u8 },
+    #[error("read state: expected {expected} bytes, found {found}")]
+    Length { expected: usize, found: usize },
+    #[error("read state: expected a finite {what}")]
+    NotFinite { what: &'static str },
+    #[error("read state: it is of model {found}, expected {expected}")]
+    Model { found: String, expected: String },
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SeriesState {
+    /// Of the last record: the state includes it, and none after it.
+    last: Offset,
     /// Records seen since the window began.
     seen: u64,
     /// Of the last record.
@@ -23,13 +41,22 @@ impl SeriesState {
     pub fn new(model: &Model) -> Self {
         let features = model.schema().len();
         let ring = vec![f32::NAN; model.window() * features];
-        Self { seen: 0, time: EventTime::MIN, smoothed: model.calibration().smoothed_start(), ring, features }
+        Self {
+            last: Offset(-1),
+            seen: 0,
+            time: EventTime::MIN,
+            smoothed: model.calibration().smoothed_start(),
+            ring,
+            features,
+        }
     }
 
     /// Takes the next record in; `values`: one per feature, NaN = missing. Farther than `gap` (unless that is zero) from the
     /// record before, earlier or later, the window begins anew, and `restart` is due before this record's `smooth`; then the
     /// answer is true. Within the gap, a late record counts where it comes.
-    pub fn observe(&mut self, model: &Model, time: EventTime, values: &[f64], gap: Duration) -> bool {
+    pub fn observe(&mut self, model: &Model, at: (Offset, EventTime), values: &[f64], gap: Duration) -> bool {
+        let (last, time) = at;
+        self.last = last;
         let apart_ms = time.0.abs_diff(self.time.0);
         let anew = self.seen > 0 && !gap.is_zero() && u128::from(apart_ms) > gap.as_millis();
         if anew {
@@ -51,6 +78,51 @@ impl SeriesState {
     #[cfg(test)]
     pub fn seen(&self) -> u64 {
         self.seen
+    }
+
+    /// Offset of the last record.
+    pub fn last(&self) -> Offset {
+        self.last
+    }
+
+    /// Appends the state: version, offset, records seen, time, smoothed level, window; numbers in little endian.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        out.extend(self.last.0.to_le_bytes());
+        out.extend(self.seen.to_le_bytes());
+        out.extend(self.time.0.to_le_bytes());
+        out.extend(self.smoothed.to_le_bytes());
+        self.ring.iter().for_each(|v| out.extend(v.to_le_bytes()));
+    }
+
+    /// Reads what `encode` wrote, from anywhere.
+    pub fn decode(bytes: &[u8], model: &Model) -> Result<Self, StateError> {
+        let mut state = Self::new(model);
+        let expected = 1 + 4 * 8 + 4 * state.ring.len();
+        match bytes.first() {
+            Some(&VERSION) if bytes.len() == expected => {}
+            None | Some(&VERSION) => return Err(StateError::Length { expected, found: bytes.len() }),
+            Some(&found) => return Err(StateError::Version { found }),
+        }
+        let (numbers, ring) = bytes[1..].split_at(4 * 8);
+        let mut numbers = numbers.as_chunks::<8>().0.iter();
+        let mut next = || numbers.next().copied().unwrap_or_default();
+        state.last = Offset(i64::from_le_bytes(next()));
+        state.seen = u64::from_le_bytes(next());
+        state.time = EventTime(i64::from_le_bytes(next()));
+        state.smoothed = f64::from_le_bytes(next());
+        if !state.smoothed.is_finite() {
+            return Err(StateError::NotFinite { what: "smoothed level" });
+        }
+        for (value, bytes) in state.ring.iter_mut().zip(ring.as_chunks::<4>().0) {
+            *value = f32::from_le_bytes(*bytes);
+            // NaN is a missing value; any one, but the detector must meet only its own.
+            *value = if value.is_nan() { f32::NAN } else { *value };
+            if value.is_infinite() {
+                return Err(StateError::NotFinite { what: "value in the window" });
+            }
+        }
+        Ok(state)
     }
 
     /// Event time of the last record.

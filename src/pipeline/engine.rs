@@ -67,8 +67,8 @@ impl Engine {
     ) -> kafka::Result<()> {
         match self.decoder.decode(raw, &mut self.values) {
             Ok(decoded) => {
-                let partition = raw.position.partition;
-                self.detector.observe(Arrival { partition, series: &decoded.series, time: decoded.time }, &self.values);
+                let arrival = Arrival { position: raw.position, series: &decoded.series, time: decoded.time };
+                self.detector.observe(arrival, &self.values);
                 self.batch.push(raw.position, decoded.time, &decoded.series, raw.traceparent);
                 Ok(())
             }
