@@ -39,6 +39,7 @@ fn names(c: &Config, p: &mut Vec<String>) {
         ("kafka.anomalies", &k.anomalies),
         ("kafka.dead_letters", &k.dead_letters),
         ("kafka.models", &k.models),
+        ("kafka.state", &k.state),
         ("kafka.scores", &k.scores),
     ];
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
@@ -64,6 +65,7 @@ fn times(c: &Config, p: &mut Vec<String>) {
     let day = Duration::from_secs(24 * 3600);
     for (key, value, low, high) in [
         ("kafka.commit_interval", k.commit_interval, ms(1), Duration::from_secs(60)),
+        ("kafka.checkpoint_interval", k.checkpoint_interval, ms(1_000), Duration::from_secs(3_600)),
         ("kafka.transaction_timeout", k.transaction_timeout, ms(1_000), Duration::from_secs(900)),
         ("kafka.request_timeout", k.request_timeout, ms(1_000), Duration::from_secs(900)),
         ("kafka.session_timeout", k.session_timeout, ms(1_000), Duration::from_secs(3_600)),

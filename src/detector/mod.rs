@@ -136,7 +136,7 @@ impl Detector {
         self.clear_judged();
         let Self { model, series: settings, partitions, forgotten, batch, .. } = self;
         let Arrival { position: Position { partition, offset }, series, time } = arrival;
-        let table = partitions.entry(partition).or_insert_with(SeriesTable::new);
+        let table = partitions.entry(partition).or_insert_with(|| SeriesTable::new(NextOffset(offset.0)));
         let slot = table.see(series, time, model, settings, forgotten);
         let state = table.state(slot);
         let anew = state.observe(model, (offset, time), values, settings.gap);
@@ -166,8 +166,11 @@ impl Detector {
         }
         self.verdicts.clear();
         for (place, &distance) in batch.series.iter().zip(&batch.distances) {
-            // Every record of the batch came through its partition's table.
-            let Some(table) = partitions.get_mut(&place.partition) else { continue };
+            // Forgotten in between: nobody waits for the verdict.
+            let Some(table) = partitions.get_mut(&place.partition) else {
+                self.verdicts.push(Verdict::Warming);
+                continue;
+            };
             let state = table.state(place.slot);
             if place.anew {
                 state.restart(model);
@@ -227,6 +230,11 @@ impl Detector {
         self.verdicts.clear();
     }
 
+    /// Drops the state of one partition's series; they begin anew.
+    pub fn forget_partition(&mut self, partition: PartitionId) {
+        self.partitions.remove(&partition);
+    }
+
     /// Series with state.
     pub fn series_count(&self) -> usize {
         self.partitions.values().map(SeriesTable::len).sum()
@@ -241,7 +249,7 @@ impl Detector {
         write: impl FnMut(&str, Option<&[u8]>),
     ) -> Vec<u8> {
         debug_assert!(self.batch.judged || self.batch.series.is_empty(), "a checkpoint comes after judging");
-        let table = self.partitions.entry(partition).or_insert_with(SeriesTable::new);
+        let table = self.partitions.entry(partition).or_insert_with(|| SeriesTable::new(next));
         table.checkpoint(next, &self.model, write)
     }
 

@@ -40,6 +40,8 @@ pub(super) struct SeriesTable {
     gone: Vec<Arc<str>>,
     /// What the last checkpoint includes.
     stored: NextOffset,
+    /// Where the table began: what was stored of earlier records is void.
+    since: NextOffset,
 }
 
 struct Slot {
@@ -55,7 +57,8 @@ struct Slot {
 const VERSION: u8 = 1;
 
 impl SeriesTable {
-    pub fn new() -> Self {
+    /// An empty table that begins at the record at `since`.
+    pub fn new(since: NextOffset) -> Self {
         Self {
             index: HashMap::new(),
             slots: Vec::new(),
@@ -66,7 +69,8 @@ impl SeriesTable {
             times: [EventTime::MIN; CLOCK_RECORDS],
             records: 0,
             gone: Vec::new(),
-            stored: NextOffset(0),
+            stored: since,
+            since,
         }
     }
 
@@ -95,6 +99,7 @@ impl SeriesTable {
         self.stored = next;
         let mut marker = vec![VERSION];
         marker.extend(next.0.to_le_bytes());
+        marker.extend(self.since.0.to_le_bytes());
         marker.extend(self.records.to_le_bytes());
         self.times.iter().for_each(|time| marker.extend(time.0.to_le_bytes()));
         marker.extend(model.fingerprint().as_bytes());
@@ -109,7 +114,7 @@ impl SeriesTable {
         model: &Model,
     ) -> Result<(Self, NextOffset, u64), StateError> {
         let fingerprint = model.fingerprint();
-        let numbers = 8 * (2 + CLOCK_RECORDS);
+        let numbers = 8 * (3 + CLOCK_RECORDS);
         let expected = 1 + numbers + fingerprint.len();
         match marker.first() {
             Some(&VERSION) if marker.len() == expected => {}
@@ -123,14 +128,17 @@ impl SeriesTable {
         }
         let mut numbers = numbers.as_chunks::<8>().0.iter();
         let mut next = || i64::from_le_bytes(numbers.next().copied().unwrap_or_default());
-        let mut table = Self::new();
-        table.stored = NextOffset(next());
+        let stored = NextOffset(next());
+        let mut table = Self::new(NextOffset(next()));
+        table.stored = stored;
         table.records = next().cast_unsigned();
         table.times.iter_mut().for_each(|time| *time = EventTime(next()));
         let mut unreadable = 0;
         let mut states: Vec<(&str, SeriesState)> = Vec::new();
         for (name, bytes) in series {
             match SeriesState::decode(bytes, model) {
+                // Left behind by a table before this one, perhaps under another model.
+                Ok(state) if state.last().0 < table.since.0 => {}
                 // A checkpoint includes nothing beyond its marker.
                 Ok(state) if state.last().0 < table.stored.0 => states.push((name, state)),
                 _ => unreadable += 1,
@@ -144,7 +152,6 @@ impl SeriesTable {
             table.slots[at].stored = true;
             table.link_newest(at);
         }
-        let stored = table.stored;
         Ok((table, stored, unreadable))
     }
 
@@ -284,7 +291,7 @@ mod tests {
 
     fn bench(max: usize, idle: Duration) -> Bench {
         let settings = SeriesSettings { max, idle, ..SeriesSettings::default() };
-        Bench { table: SeriesTable::new(), model: model(), settings, forgotten: Forgotten::default() }
+        Bench { table: SeriesTable::new(NextOffset(0)), model: model(), settings, forgotten: Forgotten::default() }
     }
 
     impl Bench {

@@ -482,9 +482,9 @@ fn the_encoding_of_state_does_not_change_by_accident() {
     detector.observe(Arrival { time: EventTime(7), ..of("s") }, &[0.0, 0.0]);
     detector.judge();
     let marker = detector.checkpoint(PartitionId(0), NextOffset(3), |_, _| {});
-    assert_eq!(marker[..17], [1, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(marker[17..25], 7i64.to_le_bytes());
-    assert_eq!(marker[81..], *model.fingerprint().as_bytes());
+    assert_eq!(marker[..25], [1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(marker[25..33], 7i64.to_le_bytes());
+    assert_eq!(marker[89..], *model.fingerprint().as_bytes());
 }
 
 #[test]

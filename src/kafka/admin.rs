@@ -23,6 +23,8 @@ pub struct Topic<'a> {
     pub name: &'a str,
     /// Exact number of partitions, where one is needed.
     pub partitions: Option<i32>,
+    /// As many partitions as the input has.
+    pub like_input: bool,
     pub compacted: bool,
     pub written: bool,
 }
@@ -43,20 +45,17 @@ pub enum Finding {
 impl KafkaSettings {
     /// Every topic these settings use.
     pub fn topics(&self) -> Vec<Topic<'_>> {
+        let plain =
+            |role, name, written| Topic { role, name, partitions: None, like_input: false, compacted: false, written };
         let mut topics = vec![
-            Topic { role: "input", name: &self.input, partitions: None, compacted: false, written: false },
-            Topic { role: "anomalies", name: &self.anomalies, partitions: None, compacted: false, written: true },
-            Topic { role: "dead letters", name: &self.dead_letters, partitions: None, compacted: false, written: true },
-            Topic { role: "models", name: &self.models, partitions: Some(1), compacted: true, written: true },
+            plain("input", &self.input, false),
+            plain("anomalies", &self.anomalies, true),
+            plain("dead letters", &self.dead_letters, true),
+            Topic { partitions: Some(1), compacted: true, ..plain("models", &self.models, true) },
+            Topic { like_input: true, compacted: true, ..plain("state", &self.state, true) },
         ];
         if !self.scores.is_empty() {
-            topics.push(Topic {
-                role: "scores",
-                name: &self.scores,
-                partitions: None,
-                compacted: false,
-                written: true,
-            });
+            topics.push(plain("scores", &self.scores, true));
         }
         topics
     }
@@ -72,14 +71,19 @@ pub fn reachable(settings: &KafkaSettings, timeout: Duration) -> Result<usize> {
         .ok_or(Error::MissingTopic { topic: settings.input.clone() })
 }
 
-/// The topics that do not exist, with their roles. Waits for at most `timeout` in all.
+/// The topics that do not exist, with their roles; an error for one of the wrong shape. Waits for at most `timeout` in all.
 pub fn missing_topics(settings: &KafkaSettings, timeout: Duration) -> Result<Vec<Topic<'_>>> {
     let deadline = Instant::now() + timeout;
     let consumer = consumer(settings)?;
-    let mut missing = Vec::new();
+    let (mut missing, mut of_input) = (Vec::new(), 0);
     for topic in settings.topics() {
-        if partitions(&consumer, topic.name, deadline.saturating_duration_since(Instant::now()))?.is_none() {
-            missing.push(topic);
+        match partitions(&consumer, topic.name, deadline.saturating_duration_since(Instant::now()))? {
+            None => missing.push(topic),
+            Some(found) if topic.like_input && found < of_input => {
+                return Err(Error::TooFewPartitions { topic: topic.name.to_owned(), found, expected: of_input });
+            }
+            Some(found) if topic.role == "input" => of_input = found,
+            Some(_) => {}
         }
     }
     Ok(missing)
@@ -101,17 +105,24 @@ pub async fn check(settings: &KafkaSettings) -> Result<Vec<Check>> {
     let consumer = consumer(settings)?;
     let timeout = settings.request_timeout;
     let mut findings = Vec::new();
-    for topic in settings.topics() {
+    let mut of_input = None;
+    for mut topic in settings.topics() {
+        if topic.like_input {
+            topic.partitions = of_input;
+        }
         let finding = match partitions(&consumer, topic.name, timeout) {
             Err(e) if e.remedy() != super::Remedy::Stop => return Err(e),
             Err(e) => Finding::Bad(e.to_string()),
             Ok(None) => Finding::Bad("does not exist; --create-topics creates it".to_owned()),
-            Ok(Some(n)) => shape(settings, &topic, n).await,
+            Ok(Some(n)) => {
+                of_input.get_or_insert(n as i32); // the first of the topics
+                shape(settings, &topic, n).await
+            }
         };
         findings.push(Check { what: format!("{} topic `{}`", topic.role, topic.name), finding });
     }
     if findings.iter().all(|c| matches!(c.finding, Finding::Good(_))) {
-        for topic in [&settings.input, &settings.models] {
+        for topic in [&settings.input, &settings.models, &settings.state] {
             findings.push(Check { what: format!("read `{topic}`"), finding: tried(try_reading(settings, topic)) });
         }
         let mut probe = |what, finding| findings.push(Check { what, finding });
@@ -132,8 +143,8 @@ pub async fn check(settings: &KafkaSettings) -> Result<Vec<Check>> {
 }
 
 async fn shape(settings: &KafkaSettings, topic: &Topic<'_>, found: usize) -> Finding {
-    if let Some(wanted) = topic.partitions
-        && found != wanted as usize
+    if let Some(wanted) = topic.partitions.map(|n| n as usize)
+        && (found < wanted || found > wanted && !topic.like_input)
     {
         return Finding::Bad(format!("has {found} partitions, expected {wanted}"));
     }
@@ -143,9 +154,9 @@ async fn shape(settings: &KafkaSettings, topic: &Topic<'_>, found: usize) -> Fin
     };
     match policy {
         Err(e) => Finding::Good(format!("{found} partitions; its cleanup.policy could not be read ({e})")),
-        Ok(Some(p)) if p != "compact" => {
-            Finding::Bad(format!("has cleanup.policy={p}, expected compact: with retention the model would be lost"))
-        }
+        Ok(Some(p)) if p != "compact" => Finding::Bad(format!(
+            "has cleanup.policy={p}, expected compact: with retention what it holds would be lost"
+        )),
         Ok(Some(p)) => Finding::Good(format!("{found} partitions, cleanup.policy={p}")),
         Ok(None) => Finding::Good(format!("{found} partitions")),
     }

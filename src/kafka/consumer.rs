@@ -53,7 +53,10 @@ impl Partitions {
 #[derive(Debug, Clone, Copy)]
 pub struct Assigned {
     pub partition: PartitionId,
+    /// Where its records count from: the committed offset, or where the group starts.
     pub from: NextOffset,
+    /// The first offset that the broker still has.
+    pub oldest: NextOffset,
     /// Offsets between the committed one and the oldest one the broker still has: gone before they were read.
     pub lost_to_retention: u64,
     /// Offsets between the end of the log and the committed one: the log was cut off, and may hold other records there soon.
@@ -190,15 +193,21 @@ impl Input {
         }
     }
 
-    /// Takes the partitions, each from its committed offset or else from where `start` says. Call again after an error.
-    pub fn accept(&mut self, partitions: &Partitions, start: &dyn Fn(PartitionId) -> StartAt) -> Result<Vec<Assigned>> {
+    /// Takes the partitions, each from its committed offset or else from where `start` says; reading begins where `resume` says,
+    /// not later than that. Call again after an error.
+    pub fn accept(
+        &mut self,
+        partitions: &Partitions,
+        start: &dyn Fn(PartitionId) -> StartAt,
+        resume: &mut dyn FnMut(&Assigned) -> NextOffset,
+    ) -> Result<Vec<Assigned>> {
         let mut taken = Vec::new();
         for (partition, committed) in self.committed(partitions.ids())? {
             let assigned = self.resolve(partition, committed, start)?;
             self.starts.insert(partition, assigned.from);
             taken.push(assigned);
         }
-        let list = self.list(taken.iter().map(|a| (a.partition, a.from)))?;
+        let list = self.list(taken.iter().map(|a| (a.partition, resume(a))))?;
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
             _ => self.consumer.assign(&list),
@@ -223,15 +232,16 @@ impl Input {
         self.consumer.assignment_lost()
     }
 
-    /// Goes back to the committed offset of every assigned partition.
-    pub fn rewind(&mut self) -> Result<()> {
+    /// Goes back to the committed offset of every assigned partition, or to where `resume` says, not later than that.
+    pub fn rewind(&mut self, resume: &mut dyn FnMut(&Assigned) -> NextOffset) -> Result<()> {
         let deadline = Instant::now() + self.request_timeout;
         let held = self.consumer.assignment().action("list the assigned partitions")?;
         let ids = held.elements().iter().map(|e| PartitionId(e.partition())).collect();
         let mut back = Vec::new();
         for (partition, committed) in self.committed(ids)? {
             let from = committed.or(self.starts.get(&partition).copied()).unwrap_or(NextOffset(0));
-            back.push((partition, from));
+            let assigned = self.bounded(partition, from, self.ends(partition)?);
+            back.push((partition, resume(&assigned)));
         }
         if back.is_empty() {
             return Ok(());
@@ -324,10 +334,7 @@ impl Input {
         committed: Option<NextOffset>,
         start: &dyn Fn(PartitionId) -> StartAt,
     ) -> Result<Assigned> {
-        let (low, high) = self
-            .consumer
-            .fetch_watermarks(&self.topic, partition.0, self.request_timeout)
-            .action("fetch the ends of a partition")?;
+        let (low, high) = self.ends(partition)?;
         let wanted = match (committed, start(partition)) {
             (Some(c), _) => c.0,
             (None, StartAt::Offset(o)) => o.0,
@@ -339,9 +346,22 @@ impl Input {
                 high
             }
         };
-        let lost_to_retention = low.saturating_sub(wanted).max(0) as u64;
-        let cut_off = wanted.saturating_sub(high).max(0) as u64;
-        Ok(Assigned { partition, from: NextOffset(wanted.clamp(low, high.max(low))), lost_to_retention, cut_off })
+        Ok(self.bounded(partition, NextOffset(wanted), (low, high)))
+    }
+
+    /// First and next offset of a partition.
+    fn ends(&self, partition: PartitionId) -> Result<(i64, i64)> {
+        self.consumer
+            .fetch_watermarks(&self.topic, partition.0, self.request_timeout)
+            .action("fetch the ends of a partition")
+    }
+
+    /// The partition from `wanted`, as far as the log goes.
+    fn bounded(&self, partition: PartitionId, wanted: NextOffset, (low, high): (i64, i64)) -> Assigned {
+        let lost_to_retention = low.saturating_sub(wanted.0).max(0) as u64;
+        let cut_off = wanted.0.saturating_sub(high).max(0) as u64;
+        let from = NextOffset(wanted.0.clamp(low, high.max(low)));
+        Assigned { partition, from, oldest: NextOffset(low), lost_to_retention, cut_off }
     }
 }
 

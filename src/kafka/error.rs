@@ -22,6 +22,9 @@ pub enum Error {
     /// A topic that must exist does not.
     #[error("find topic `{topic}`: it does not exist, create it or run `residua check --connect --create-topics`")]
     MissingTopic { topic: String },
+    /// A topic that must have a partition for each of the input's has fewer.
+    #[error("use topic `{topic}`: it has {found} partitions, and the input has {expected}; add the missing ones")]
+    TooFewPartitions { topic: String, found: usize, expected: usize },
 }
 
 /// What the caller does about an [`Error`].
@@ -39,7 +42,7 @@ impl Error {
     /// What to do next, by librdkafka's own flags where it sets them.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Error::Client { .. } | Error::MissingTopic { .. } => Remedy::Stop,
+            Error::Client { .. } | Error::MissingTopic { .. } | Error::TooFewPartitions { .. } => Remedy::Stop,
             Error::Timeout { .. } => Remedy::Replace,
             // Another process took this member's place, or the like: the consumer is of no further use, and not by accident.
             Error::Call { cause: KafkaError::MessageConsumptionFatal(_), .. } => Remedy::Stop,

@@ -48,6 +48,7 @@ impl Message<'_> {
         let cut = |part: &'m [u8]| part.get(..max_bytes).unwrap_or(part);
         Outgoing {
             topic,
+            partition: None,
             key: key.map(cut),
             value: value.map(cut),
             headers: Some(headers),

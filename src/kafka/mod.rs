@@ -11,6 +11,7 @@ mod models;
 mod producer;
 mod reader;
 mod settings;
+mod state;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub use models::{ModelPublisher, model_reader};
 pub use producer::{Outgoing, Output};
 pub use reader::TopicReader;
 pub use settings::{ClientValue, Delivery, KafkaSettings, Start, is_secret, owned};
+pub use state::{Stored, read_state};
 
 /// Runs `close` on a thread of its own and waits for at most `timeout`: closing a librdkafka client can hang, residua must not.
 fn drop_within(what: &'static str, timeout: Duration, close: impl FnOnce() + Send + 'static) {

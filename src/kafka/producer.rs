@@ -33,6 +33,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Outgoing<'a> {
     pub topic: &'a str,
+    /// None: the key decides.
+    pub partition: Option<PartitionId>,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub headers: Option<Headers>,
@@ -147,6 +149,7 @@ impl Output {
     /// Hands a message to librdkafka. A full queue is waited for, as long as a transaction may last.
     pub fn send(&mut self, message: Outgoing<'_>) -> Result<()> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(message.topic);
+        record.partition = message.partition.map(|p| p.0);
         record.key = message.key;
         record.payload = message.value;
         record.headers = message.headers;

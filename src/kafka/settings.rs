@@ -64,12 +64,15 @@ pub struct KafkaSettings {
     pub anomalies: String,
     pub dead_letters: String,
     pub models: String,
+    pub state: String,
     pub scores: String,
     pub delivery: Delivery,
     pub start: Start,
     pub instance_id: String,
     #[serde(with = "friendly")]
     pub commit_interval: Duration,
+    #[serde(with = "friendly")]
+    pub checkpoint_interval: Duration,
     #[serde(with = "friendly")]
     pub transaction_timeout: Duration,
     #[serde(with = "friendly")]
@@ -96,11 +99,13 @@ impl Default for KafkaSettings {
             anomalies: String::new(),
             dead_letters: String::new(),
             models: String::new(),
+            state: String::new(),
             scores: String::new(),
             delivery: Delivery::ExactlyOnce,
             start: Start::Earliest,
             instance_id: String::new(),
             commit_interval: Duration::from_millis(100),
+            checkpoint_interval: Duration::from_secs(30),
             transaction_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(45),
@@ -125,6 +130,7 @@ impl KafkaSettings {
         fill(&mut self.anomalies, format!("{}.anomalies", self.input));
         fill(&mut self.dead_letters, format!("{}.dead-letters", self.input));
         fill(&mut self.models, format!("{}.models", self.group));
+        fill(&mut self.state, format!("{}.state", self.group));
     }
 
     /// Keys and values for librdkafka, secrets in clear.

@@ -17,6 +17,7 @@ struct Row {
     time: EventTime,
     series: Range<usize>,
     traceparent: Option<Range<usize>>,
+    silent: bool,
 }
 
 /// One record of a batch.
@@ -25,13 +26,20 @@ pub struct Entry<'a> {
     pub time: EventTime,
     pub series: &'a str,
     pub traceparent: Option<&'a [u8]>,
+    /// Whether it was judged and written before, and is only read again for its series' state.
+    pub silent: bool,
 }
 
 impl Batch {
     pub fn push(&mut self, position: Position, time: EventTime, series: &str, traceparent: Option<&[u8]>) {
         let series = self.keep(series.as_bytes());
         let traceparent = traceparent.map(|t| self.keep(t));
-        self.rows.push(Row { position, time, series, traceparent });
+        self.rows.push(Row { position, time, series, traceparent, silent: false });
+    }
+
+    /// Keeps the place of a record that is only read again.
+    pub fn push_silent(&mut self, position: Position, time: EventTime) {
+        self.rows.push(Row { position, time, series: 0..0, traceparent: None, silent: true });
     }
 
     pub fn len(&self) -> usize {
@@ -46,6 +54,7 @@ impl Batch {
             time: row.time,
             series: std::str::from_utf8(&self.bytes[row.series.clone()]).unwrap_or_default(),
             traceparent: row.traceparent.clone().map(|range| &self.bytes[range]),
+            silent: row.silent,
         }
     }
 

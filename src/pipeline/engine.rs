@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::batch::{Batch, Entry};
 use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, Verdict};
-use crate::kafka::{self, KafkaSettings, Message, Outgoing, Output};
+use crate::kafka::{self, Assigned, KafkaSettings, Message, Outgoing, Output, Stored};
 use crate::metrics::{Outcomes, Scores};
 use crate::model::Model;
-use crate::record::{Alert, Decoder, InputSettings, RawRecord, SchemaError};
+use crate::record::{Alert, Decoder, InputSettings, NextOffset, PartitionId, RawRecord, SchemaError};
 
 /// Decoder and detector for one model, and the batch between them.
 pub struct Engine {
@@ -84,6 +84,58 @@ impl Engine {
         }
     }
 
+    /// Takes a record that was judged before: its series' state moves on, nothing is written.
+    pub fn replay(&mut self, raw: &RawRecord<'_>) {
+        if let Ok(decoded) = self.decoder.decode(raw, &mut self.values) {
+            let arrival = Arrival { position: raw.position, series: &decoded.series, time: decoded.time };
+            self.detector.observe(arrival, &self.values);
+            self.batch.push_silent(raw.position, decoded.time);
+        }
+    }
+
+    /// Writes the checkpoint of a partition, after a `judge`: all its records before `next`.
+    pub fn checkpoint(
+        &mut self,
+        partition: PartitionId,
+        next: NextOffset,
+        kafka: &KafkaSettings,
+        output: &mut Output,
+    ) -> kafka::Result<()> {
+        let (mut failed, key) = (None, &mut self.wire);
+        let marker = self.detector.checkpoint(partition, next, |series, bytes| {
+            if failed.is_none() {
+                failed = output.send_series(kafka, partition, series, bytes, key).err();
+            }
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => output.send_marker(kafka, partition, &marker),
+        }
+    }
+
+    /// Takes up what is stored of a partition. Returns where reading must begin for the state to be whole at `assigned.from`; none
+    /// where nothing of use is stored, and all series begin anew.
+    pub fn restore(&mut self, assigned: &Assigned, stored: Option<&Stored>) -> Option<NextOffset> {
+        let Assigned { partition, from, oldest, .. } = *assigned;
+        self.detector.forget_partition(partition);
+        let (marker, series) = stored.and_then(|s| Some((s.marker.as_ref()?, &s.series)))?;
+        let series = series.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+        let why = match self.detector.restore(partition, marker, series) {
+            Ok((next, unreadable)) if oldest <= next && next <= from => {
+                if unreadable > 0 {
+                    tracing::warn!(%partition, series = unreadable, "stored state cannot be read, these series begin anew");
+                }
+                return Some(next);
+            }
+            Ok((next, _)) if next < oldest => format!("records from {next} to {oldest} are no longer in the input"),
+            Ok((next, _)) => format!("it is of offset {next}, and the group is at {from}"),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(%partition, why, "the stored state is of no use, the partition's series begin anew");
+        self.detector.forget_partition(partition);
+        None
+    }
+
     /// Records taken and not yet judged.
     pub fn waiting(&self) -> usize {
         self.batch.len()
@@ -105,6 +157,9 @@ impl Engine {
     ) -> kafka::Result<()> {
         for index in 0..self.verdicts.len() {
             let entry = self.batch.get(index);
+            if entry.silent {
+                continue;
+            }
             let (score, flagged) = match self.verdicts[index] {
                 Verdict::Warming => (None, false),
                 Verdict::Scored { score, flagged } => (Some(score), flagged),
@@ -122,6 +177,7 @@ impl Engine {
                 outcomes.add_anomaly(severity);
                 output.send(Outgoing {
                     topic: &kafka.anomalies,
+                    partition: None,
                     key: Some(entry.series.as_bytes()),
                     value: Some(&self.wire),
                     headers: entry.traceparent.map(kafka::trace_headers),

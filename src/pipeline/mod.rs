@@ -19,7 +19,7 @@ use crate::detector::{DetectorSettings, Forgotten, SeriesSettings};
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled, Remedy, Start, StartAt};
 use crate::metrics::{CommitEnd, Metrics, Outcomes, Scores, Stage};
 use crate::model::TrainingSource;
-use crate::record::{InputSettings, NextOffset, PartitionId};
+use crate::record::{InputSettings, NextOffset, PartitionId, Position};
 
 /// Records judged in one forward pass at most.
 const BATCH_RECORDS_MAX: usize = 1_024;
@@ -74,6 +74,13 @@ struct Open {
     reported: u64,
 }
 
+/// Whether a commit writes a checkpoint.
+#[derive(Clone, Copy, PartialEq)]
+enum Checkpoint {
+    WhenDue,
+    Now,
+}
+
 struct Worker {
     settings: WorkerSettings,
     shared: Shared,
@@ -88,6 +95,68 @@ struct Worker {
     held: Vec<PartitionId>,
     /// Whether reading must first go back to the last commit.
     astray: bool,
+    progress: Progress,
+}
+
+/// How far each partition held is.
+struct Progress {
+    /// Committed, and all of it in the state of its series; not for partitions that are replayed.
+    reached: BTreeMap<PartitionId, NextOffset>,
+    /// What the last checkpoint includes.
+    marked: BTreeMap<PartitionId, NextOffset>,
+    /// Up to where records are only read again.
+    replay: BTreeMap<PartitionId, NextOffset>,
+    checkpointed: Instant,
+    /// Whether a partition has no checkpoint yet.
+    first: bool,
+}
+
+impl Progress {
+    fn new() -> Progress {
+        let (reached, marked, replay) = Default::default();
+        Progress { reached, marked, replay, checkpointed: Instant::now(), first: false }
+    }
+
+    /// A checkpoint of the partition includes everything before `checkpoint`, if there is one; records count from `from`. Returns
+    /// where reading begins.
+    fn resume(&mut self, partition: PartitionId, checkpoint: Option<NextOffset>, from: NextOffset) -> NextOffset {
+        self.forget(partition);
+        let begin = checkpoint.unwrap_or(from);
+        if begin < from {
+            self.replay.insert(partition, from);
+        } else {
+            self.reached.insert(partition, from);
+        }
+        match checkpoint {
+            Some(next) => drop(self.marked.insert(partition, next)),
+            // With its first commit, else nobody would know later where the series began.
+            None => self.first = true,
+        }
+        begin
+    }
+
+    fn forget(&mut self, partition: PartitionId) {
+        self.reached.remove(&partition);
+        self.marked.remove(&partition);
+        self.replay.remove(&partition);
+    }
+
+    /// Whether the record is only read again.
+    fn replays(&mut self, position: Position) -> bool {
+        let Some(&until) = self.replay.get(&position.partition) else { return false };
+        let again = position.offset.0 < until.0;
+        if position.offset.0 + 1 >= until.0 {
+            self.replay.remove(&position.partition);
+            self.reached.insert(position.partition, until);
+        }
+        again
+    }
+
+    /// Partitions that have moved on since their checkpoint.
+    fn unmarked(&self) -> Vec<(PartitionId, NextOffset)> {
+        let moved = self.reached.iter().filter(|(partition, next)| self.marked.get(*partition) != Some(*next));
+        moved.map(|(&partition, &next)| (partition, next)).collect()
+    }
 }
 
 /// Works until asked to stop, then settles, leaves the group and returns. An error means that trying again cannot help.
@@ -114,6 +183,7 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         arriving: None,
         held,
         astray: false,
+        progress: Progress::new(),
     };
     // Also after a panic the clients are closed in good order: dropped as they are, they could wait for ever.
     let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -138,7 +208,7 @@ impl Worker {
                 other => other?,
             }
         }
-        if let Err(error) = self.commit() {
+        if let Err(error) = self.commit(Checkpoint::Now) {
             tracing::warn!(%error, "the last records could not be committed, they will be read again");
             self.not_committed(&error);
             self.open.abandon(&self.shared.metrics, &self.label);
@@ -153,6 +223,9 @@ impl Worker {
         self.go_back()?;
         match self.input.poll(self.open.wait(self.settings.kafka.commit_interval))? {
             Polled::Record(_) if self.astray => {}
+            Polled::Record(message) if self.progress.replays(message.raw().position) => {
+                self.engine.replay(&message.raw());
+            }
             Polled::Record(message) => {
                 if self.open.since.is_none() {
                     self.shared.pulse.began();
@@ -170,7 +243,7 @@ impl Worker {
             self.judge()?;
         }
         if self.open.is_due(self.settings.kafka.commit_interval) {
-            self.commit()?;
+            self.commit(Checkpoint::WhenDue)?;
             self.look_around()?;
         }
         Ok(())
@@ -188,14 +261,31 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes everything read so far visible, with its offsets.
-    fn commit(&mut self) -> kafka::Result<()> {
-        if self.open.since.is_none() {
+    /// Makes everything read so far visible, with its offsets, and the state of the series if that is due.
+    fn commit(&mut self, checkpoint: Checkpoint) -> kafka::Result<()> {
+        let due = checkpoint == Checkpoint::Now
+            || self.progress.first
+            || self.progress.checkpointed.elapsed() >= self.settings.kafka.checkpoint_interval;
+        let to_mark = due && !self.progress.unmarked().is_empty();
+        if self.open.since.is_none() && !to_mark {
             return Ok(());
         }
         self.judge()?;
         let start = Instant::now();
+        self.open.begin(&mut self.output)?;
+        self.progress.reached.extend(&self.open.next);
+        let marked = if due { self.progress.unmarked() } else { Vec::new() };
+        for &(partition, next) in &marked {
+            self.engine.checkpoint(partition, next, &self.settings.kafka, &mut self.output)?;
+            // With its offset, so that the group refuses the checkpoint of a member it has thrown out.
+            self.open.next.insert(partition, next);
+        }
         self.output.commit(&self.input, self.open.next.iter().map(|(&p, &n)| (p, n)))?;
+        if due {
+            self.progress.marked.extend(marked);
+            self.progress.checkpointed = Instant::now();
+            self.progress.first = false;
+        }
         let metrics = &self.shared.metrics;
         metrics.stage(Stage::Commit, start.elapsed().as_secs_f64());
         metrics.committed(CommitEnd::Committed);
@@ -212,7 +302,9 @@ impl Worker {
     /// After a commit: a newer model, librdkafka's report.
     fn look_around(&mut self) -> Result<(), WorkerError> {
         let version = self.shared.model.version();
+        // A replay never spans two models.
         if version != self.model_version
+            && self.progress.replay.is_empty()
             && let Some(model) = self.shared.model.get()
         {
             self.engine = Engine::new(
@@ -223,6 +315,9 @@ impl Worker {
                 &self.settings.kafka,
             )?;
             self.model_version = version;
+            // Before any record is judged by it: from here on the series begin anew, also after a crash.
+            self.progress.marked.clear();
+            self.commit(Checkpoint::Now)?;
         }
         self.shared.metrics.series(&self.label, self.engine.series_count());
         let Forgotten { by_max, by_idle } = self.engine.take_forgotten();
@@ -237,12 +332,19 @@ impl Worker {
             self.shared.metrics.lag(&self.label, observed.lag);
         }
         let Some(partitions) = &self.arriving else { return Ok(()) };
-        let (settings, model, pulse) = (&self.settings.kafka, self.shared.model.get(), &self.shared.pulse);
+        let Worker { shared, settings, engine, progress, .. } = self;
+        let (settings, model, pulse) = (&settings.kafka, shared.model.get(), &shared.pulse);
         let start = |p| {
             pulse.turn(); // there may be many partitions, each with requests of its own
             start_at(settings, model.as_ref().map(|m| m.source()), p)
         };
-        match self.input.accept(partitions, &start) {
+        let accepted = kafka::read_state(settings, &partitions.ids(), &|| pulse.turn()).and_then(|stored| {
+            self.input.accept(partitions, &start, &mut |assigned| {
+                let begin = engine.restore(assigned, stored.get(&assigned.partition));
+                progress.resume(assigned.partition, begin, assigned.from)
+            })
+        });
+        match accepted {
             Ok(taken) => {
                 let lost: u64 = taken.iter().map(|t| t.lost_to_retention).sum();
                 if lost > 0 {
@@ -279,7 +381,7 @@ impl Worker {
         let settled = match self.input.assignment_lost() {
             // They belong to somebody else already, who reads from the last commit.
             true => self.give_up(),
-            false => self.commit().or_else(|error| {
+            false => self.commit(Checkpoint::Now).or_else(|error| {
                 tracing::warn!(%error, "cannot commit before giving partitions back, their new owner reads the records again");
                 self.not_committed(&error);
                 self.shared.pulse.turn();
@@ -288,7 +390,9 @@ impl Worker {
         };
         let gone = partitions.ids();
         self.held.retain(|p| !gone.contains(p));
+        // Without cooperative rebalancing, all of them.
         self.engine.forget();
+        self.progress = Progress::new();
         self.input.release(partitions)?;
         tracing::info!(worker = self.label, partitions = ?gone.iter().map(|p| p.0).collect::<Vec<_>>(), "partitions revoked");
         self.note_assignment();
@@ -334,6 +438,8 @@ impl Worker {
         }
         self.open.abandon(&self.shared.metrics, &self.label);
         self.engine.forget();
+        // Nothing is known of any partition until the way back is found: a checkpoint now would skip what was not committed.
+        self.progress = Progress::new();
         let of_use = remedy != Remedy::Replace && self.output.abort().is_ok();
         self.shared.pulse.turn();
         if !of_use {
@@ -364,7 +470,14 @@ impl Worker {
         if !self.astray {
             return Ok(());
         }
-        match self.input.rewind() {
+        let Worker { shared, settings, engine, progress, held, .. } = self;
+        let gone_back = kafka::read_state(&settings.kafka, held, &|| shared.pulse.turn()).and_then(|stored| {
+            self.input.rewind(&mut |assigned| {
+                let begin = engine.restore(assigned, stored.get(&assigned.partition));
+                progress.resume(assigned.partition, begin, assigned.from)
+            })
+        });
+        match gone_back {
             Ok(()) => self.astray = false,
             Err(error) if error.remedy() == Remedy::Stop => return Err(error),
             Err(error) => {
@@ -381,6 +494,7 @@ impl Worker {
         let fresh = Input::join(&self.settings.kafka, self.settings.index)?;
         std::mem::replace(&mut self.input, fresh).leave(LEAVE_TIMEOUT);
         self.held.clear();
+        self.progress = Progress::new();
         self.arriving = None;
         self.astray = false;
         self.note_assignment();

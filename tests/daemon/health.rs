@@ -55,6 +55,20 @@ fn an_unreachable_kafka_exits_69_and_names_the_address() {
 }
 
 #[test]
+fn a_state_topic_with_too_few_partitions_ends_the_daemon_with_78() {
+    let Some(broker) = support::kafka() else { return };
+    let topic = support::topic("narrow");
+    broker.create_topic(&topic, 3, &[]);
+    broker.create_topic(&format!("residua-{topic}.state"), 2, &[("cleanup.policy", "compact")]);
+    let config = config(&broker.bootstrap, &topic);
+    let checked = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
+    assert!(checked.stdout.contains("has 2 partitions, expected 3"), "{checked:?}");
+    let ended = residua(&["run"], &config).wait(PATIENCE);
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+    assert!(ended.stderr.contains("it has 2 partitions, and the input has 3"), "{ended:?}");
+}
+
+#[test]
 fn check_connect_names_what_is_wrong_with_a_topic() {
     let Some(broker) = support::kafka() else { return };
     let topic = support::topic("shape");

@@ -13,3 +13,4 @@ mod models;
 mod plant;
 mod rights;
 mod setting;
+mod state;

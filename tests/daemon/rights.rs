@@ -31,6 +31,7 @@ fn each_missing_right_is_named_and_no_further_one_is_needed() {
     let anomalies = format!("{topic}.anomalies");
     let dead_letters = format!("{topic}.dead-letters");
     let models = format!("{group}.models");
+    let state = format!("{group}.state");
     // Lines of `check` that are wrong as long as the right is missing.
     let transactions = format!("{group}*");
     let steps = [
@@ -38,7 +39,9 @@ fn each_missing_right_is_named_and_no_further_one_is_needed() {
         (Write, Topic, &anomalies, format!("anomalies topic `{anomalies}`")),
         (Write, Topic, &dead_letters, format!("dead letters topic `{dead_letters}`")),
         (Write, Topic, &models, format!("models topic `{models}`")),
+        (Write, Topic, &state, format!("state topic `{state}`")),
         (Read, Topic, &models, format!("read `{models}`")),
+        (Read, Topic, &state, format!("read `{state}`")),
         (Write, TransactionalId, &transactions, format!("write `{anomalies}`")),
         (Read, Group, &group, format!("commit as group `{group}`")),
     ];

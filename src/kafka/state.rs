@@ -1,0 +1,120 @@
+//! The state topic: compacted, one partition per partition of the input. A key is a series, or the marker of the partition.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::client::{self, Quiet};
+use super::error::{Context, Error, Result};
+use super::producer::{Outgoing, Output};
+use super::settings::KafkaSettings;
+use crate::record::PartitionId;
+
+const MARKER: &[u8] = b"marker";
+/// What the key of a series begins with.
+const SERIES: u8 = b'/';
+/// Longest single wait for a record.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The newest of everything in one partition.
+#[derive(Default)]
+pub struct Stored {
+    pub marker: Option<Vec<u8>>,
+    pub series: HashMap<String, Vec<u8>>,
+}
+
+/// Reads the state of these partitions to its end; calls `alive` in between. Fails when nothing arrives for the request timeout.
+pub fn read_state(
+    settings: &KafkaSettings,
+    partitions: &[PartitionId],
+    alive: &dyn Fn(),
+) -> Result<BTreeMap<PartitionId, Stored>> {
+    let mut stored: BTreeMap<PartitionId, Stored> = BTreeMap::new();
+    if partitions.is_empty() {
+        return Ok(stored);
+    }
+    let mut config = client::reader(settings);
+    config.set("fetch.wait.max.ms", "20");
+    let consumer: BaseConsumer<Quiet> =
+        config.create_with_context(Quiet).map_err(|cause| Error::Client { role: "state reader", cause })?;
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition_offset(&settings.state, partition.0, KafkaOffset::Beginning).action("name a partition")?;
+    }
+    consumer.assign(&list).action("read the state")?;
+    let (mut open, mut last) = (partitions.to_vec(), Instant::now());
+    while !open.is_empty() {
+        alive();
+        if last.elapsed() > settings.request_timeout {
+            return Err(Error::Timeout { action: "read the state", after: last.elapsed() });
+        }
+        match consumer.poll(POLL) {
+            Some(Ok(m)) => {
+                last = Instant::now();
+                take(stored.entry(PartitionId(m.partition())).or_default(), m.key().unwrap_or_default(), m.payload());
+            }
+            Some(Err(KafkaError::PartitionEOF(p))) => open.retain(|partition| partition.0 != p),
+            Some(Err(cause)) => {
+                let error = Error::Call { action: "read the state", cause };
+                if error.remedy() == super::Remedy::Stop {
+                    return Err(error);
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(stored)
+}
+
+fn take(stored: &mut Stored, key: &[u8], value: Option<&[u8]>) {
+    match (key, value) {
+        (MARKER, value) => stored.marker = value.map(<[u8]>::to_vec),
+        ([SERIES, series @ ..], value) => {
+            // residua writes no others.
+            let Ok(series) = std::str::from_utf8(series) else { return };
+            match value {
+                Some(bytes) => drop(stored.series.insert(series.to_owned(), bytes.to_vec())),
+                None => drop(stored.series.remove(series)),
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Output {
+    /// State of a series; none for one that was forgotten. `key` is a buffer.
+    pub fn send_series(
+        &mut self,
+        settings: &KafkaSettings,
+        partition: PartitionId,
+        series: &str,
+        value: Option<&[u8]>,
+        key: &mut Vec<u8>,
+    ) -> Result<()> {
+        key.clear();
+        key.push(SERIES);
+        key.extend_from_slice(series.as_bytes());
+        self.send(Outgoing {
+            topic: &settings.state,
+            partition: Some(partition),
+            key: Some(key),
+            value,
+            ..Outgoing::default()
+        })
+    }
+
+    /// The marker of a partition.
+    pub fn send_marker(&mut self, settings: &KafkaSettings, partition: PartitionId, marker: &[u8]) -> Result<()> {
+        self.send(Outgoing {
+            topic: &settings.state,
+            partition: Some(partition),
+            key: Some(MARKER),
+            value: Some(marker),
+            ..Outgoing::default()
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! What is remembered of each series survives whatever happens to the processes: a group that is killed, stopped and rebalanced
+//! writes, record by record and score for score, what an undisturbed group writes of the same input with the same model.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::plant::{self, Fault, MACHINES};
+use crate::setting::{LONG, Setting, TRAINING_STEPS, line, text};
+use crate::support::{self, Broker, PATIENCE, Process, residua};
+
+const MORE: &str =
+    "session_timeout = \"6s\"\nheartbeat_interval = \"1s\"\ntransaction_timeout = \"5s\"\ncheckpoint_interval = \"1s\"";
+const STEPS: usize = 600;
+
+/// Another group on the same input, with outputs of its own and the model from a file.
+fn group(setting: &Setting<'_>, name: &str, model: &str) -> String {
+    let topic = &setting.topic;
+    let config = setting
+        .config
+        .replace(&format!("scores = \"{topic}.scores\""), &format!(
+            "group = \"{topic}-{name}\"\nscores = \"{topic}-{name}.scores\"\nanomalies = \"{topic}-{name}.anomalies\"\n\
+             dead_letters = \"{topic}-{name}.dead-letters\""
+        ))
+        .replace("[learning]", &format!("[series]\nmax = 10\n[learning]\nmodel_file = \"{model}\""));
+    let checked = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
+    assert!(checked.status.success(), "{checked:?}");
+    config
+}
+
+/// Each line of a scores topic by id; each id once.
+fn scores(broker: &Broker, topic: &str) -> BTreeMap<String, String> {
+    let mut lines = BTreeMap::new();
+    for m in broker.read(topic) {
+        let known = lines.insert(text(&line(&m), "id").to_owned(), m.text().to_owned());
+        assert_eq!(known, None, "scored twice");
+    }
+    lines
+}
+
+#[test]
+fn a_disturbed_group_writes_what_an_undisturbed_one_writes() {
+    let Some(broker) = support::kafka() else { return };
+    let setting = Setting::new(broker, "state", MORE);
+    broker.produce(&setting.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("m.safetensors");
+    let model = model.to_str().unwrap();
+    let windowed = setting.config.clone() + "[model]\nwindow = 3\nsteps = 200\n";
+    let trained = residua(&["train", "topic", "--out", model], &windowed).wait(LONG);
+    assert!(trained.status.success(), "{trained:?}");
+    let (calm, wild) = (group(&setting, "calm", model), group(&setting, "wild", model));
+
+    let faults: Vec<Fault> =
+        (0..6).map(|i| Fault { machine: i * 5, sensor: i, from: 250 + i * 80, to: 270 + i * 80, size: 1.0 }).collect();
+    let undisturbed = residua(&["run"], &calm);
+    let start = || residua(&["run"], &wild);
+    let mut running: Vec<Process> = vec![start()];
+    let wild_scores = format!("{}-wild.scores", setting.topic);
+    let mut produced = TRAINING_STEPS;
+    for round in 0..6 {
+        broker.produce(&setting.topic, plant::records(2 + round, produced..produced + STEPS / 6, &faults));
+        produced += STEPS / 6;
+        // In the middle of what was just written.
+        let half = ((produced - TRAINING_STEPS - STEPS / 12) * MACHINES) as i64;
+        broker.read_until(&wild_scores, LONG, |m| m.len() as i64 >= half - (STEPS / 12 * MACHINES) as i64 / 2);
+        match round {
+            0 | 2 | 4 => {
+                running.remove(0).signal("KILL");
+                running.push(start());
+            }
+            1 => running.push(start()),
+            3 => {
+                let process = running.remove(0);
+                process.signal("TERM");
+                assert!(process.wait(Duration::from_secs(20)).status.success());
+            }
+            _ => {}
+        }
+        if running.is_empty() {
+            running.push(start());
+        }
+    }
+    let expected = STEPS * MACHINES;
+    let after_training = |topic: &str| broker.read_until(topic, LONG, |m| m.len() >= expected).len();
+    assert_eq!(after_training(&format!("{}-calm.scores", setting.topic)), expected);
+    assert_eq!(after_training(&wild_scores), expected);
+    for process in running.into_iter().chain([undisturbed]) {
+        process.signal("TERM");
+        assert!(process.wait(Duration::from_secs(20)).status.success());
+    }
+    let (calm, wild) = (scores(broker, &format!("{}-calm.scores", setting.topic)), scores(broker, &wild_scores));
+    assert_eq!(calm.len(), wild.len());
+    let wrong: Vec<_> = calm.iter().filter(|(id, line)| wild.get(*id) != Some(line)).take(5).collect();
+    assert!(
+        wrong.is_empty(),
+        "{wrong:?} and others are {:?}",
+        wrong.iter().map(|(id, _)| &wild[*id]).collect::<Vec<_>>()
+    );
+    let warming = calm.values().filter(|line| line.contains("\"score\":null")).count();
+    assert!(warming < expected / 2, "{warming} of {expected} are warming: too few scores to compare");
+    assert!(calm.values().filter(|line| line.contains("\"flagged\":true")).count() > 20);
+}
