@@ -12,6 +12,7 @@ mod run;
 mod train;
 mod train_file;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -97,5 +98,7 @@ fn exit_code(e: &anyhow::Error) -> u8 {
 
 /// Loads the configuration with the process's environment.
 fn load(file: &Path) -> Result<Loaded, ConfigError> {
-    Config::load(Some(file), std::env::vars())
+    // Variables that are no text cannot be residua's, whose names and values are.
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    Config::load(Some(file), std::env::vars_os().filter_map(text))
 }

@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::layers::Given;
-use crate::kafka::{ClientValue, is_secret, owned};
+use crate::kafka::{ClientValue, is_secret, owned, refuses};
 
 /// How keys of this table begin.
 pub(super) const PREFIX: &str = "kafka.client";
 const FILE_SUFFIX: &str = "_file";
+
+/// Whether a key is the table, or in it.
+pub(super) fn is_in(key: &str) -> bool {
+    key.strip_prefix(PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
 
 /// Values for librdkafka, and the origin of each by its full key.
 pub(super) type Client = (BTreeMap<String, ClientValue>, BTreeMap<String, String>);
@@ -61,6 +66,9 @@ fn entry(given: &Given) -> Result<(String, ClientValue), String> {
             text.trim_end_matches(['\n', '\r']).to_owned()
         }
     };
+    if let Some(why) = refuses(&name, &value) {
+        return Err(why);
+    }
     Ok((name, ClientValue { value, secret }))
 }
 

@@ -64,7 +64,7 @@ impl Config {
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigError> {
         let given = layers::read(file, environment)?;
-        let (client, given): (Vec<_>, Vec<_>) = given.into_iter().partition(|g| g.key.starts_with(client::PREFIX));
+        let (client, given): (Vec<_>, Vec<_>) = given.into_iter().partition(|g| client::is_in(&g.key));
         let mut problems = Vec::new();
         let mut tables = Tables::of(&Config::default());
         let mut origins = BTreeMap::new();

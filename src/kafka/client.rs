@@ -4,8 +4,9 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 
-use super::settings::KafkaSettings;
+use super::settings::{KafkaSettings, is_secret};
 
 /// How often librdkafka reports lag and the brokers' answers, ms.
 const STATISTICS_INTERVAL_MS: u64 = 2_000;
@@ -18,6 +19,19 @@ fn base(settings: &KafkaSettings) -> ClientConfig {
     }
     c.set("bootstrap.servers", &settings.brokers);
     c
+}
+
+/// Why librdkafka does not take this value for this key, if it does not. Never quotes the value of a secret, or of a key that it
+/// does not know, which may be a secret mistyped.
+pub fn refuses(key: &str, value: &str) -> Option<String> {
+    match ClientConfig::new().set(key, value).create_native_config() {
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            Some("librdkafka has no such key".to_owned())
+        }
+        Err(KafkaError::ClientConfig(..)) if is_secret(key) => Some("librdkafka refuses the value".to_owned()),
+        Err(KafkaError::ClientConfig(_, why, ..)) => Some(format!("librdkafka refuses the value: {why}")),
+        Err(_) | Ok(_) => None,
+    }
 }
 
 fn ms(d: std::time::Duration) -> String {

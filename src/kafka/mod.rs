@@ -16,6 +16,7 @@ mod state;
 use std::time::Duration;
 
 pub use admin::{Check, Finding, Topic, check, create_topics, missing_topics, reachable};
+pub use client::refuses;
 pub use consumer::{Assigned, Input, Observed, Partitions, Polled, StartAt};
 pub use embedded::EmbeddedBroker;
 pub use error::{Error, Remedy, Result};
