@@ -38,7 +38,7 @@ fn sources() -> Vec<(String, PathBuf, String)> {
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 let code: String = text
-                    .split("#[cfg(test)]")
+                    .split("#[cfg(test)]\nmod tests {")
                     .next()
                     .unwrap_or_default()
                     .lines()
