@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::setting::address;
+use crate::setting::{LONG, address};
 use crate::support::{self, PATIENCE, http_get, residua, wait_for};
 
 fn config(brokers: &str, topic: &str) -> String {
@@ -112,7 +112,8 @@ fn readiness_follows_the_broker_and_liveness_does_not() {
         (since.elapsed() > Duration::from_secs(15)).then_some(())
     });
     cluster.control(&["start-broker", "1"]);
-    wait_for("readiness to come back with the broker", PATIENCE, || ready(200));
+    // Kafka's own waits add up: reconnecting, the old transaction's end, a session that ran out.
+    wait_for("readiness to come back with the broker", LONG, || ready(200));
     cluster.broker.produce(&topic, crate::plant::records(1, 61..80, &[]));
     wait_for("records to be scored again", PATIENCE, || {
         let status: Value = serde_json::from_str(&http_get(&address, "/status")?.body).ok()?;
