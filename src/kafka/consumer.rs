@@ -194,16 +194,18 @@ impl Input {
     }
 
     /// Takes the partitions, each from its committed offset or else from where `start` says; reading begins where `resume` says,
-    /// not later than that. Call again after an error.
+    /// not later than that. Calls `alive` between requests, of which there are some for each partition. Call again after an error.
     pub fn accept(
         &mut self,
         partitions: &Partitions,
+        alive: &dyn Fn(),
         start: &dyn Fn(PartitionId) -> StartAt,
         resume: &mut dyn FnMut(&Assigned) -> NextOffset,
     ) -> Result<Vec<Assigned>> {
         let mut taken = Vec::new();
         for (partition, committed) in self.committed(partitions.ids())? {
-            let assigned = self.resolve(partition, committed, start)?;
+            alive();
+            let assigned = self.resolve(partition, committed, alive, start)?;
             self.starts.insert(partition, assigned.from);
             taken.push(assigned);
         }
@@ -232,13 +234,14 @@ impl Input {
         self.consumer.assignment_lost()
     }
 
-    /// Goes back to the committed offset of every assigned partition, or to where `resume` says, not later than that.
-    pub fn rewind(&mut self, resume: &mut dyn FnMut(&Assigned) -> NextOffset) -> Result<()> {
-        let deadline = Instant::now() + self.request_timeout;
+    /// Goes back to the committed offset of every assigned partition, or to where `resume` says, not later than that. Calls `alive`
+    /// between requests.
+    pub fn rewind(&mut self, alive: &dyn Fn(), resume: &mut dyn FnMut(&Assigned) -> NextOffset) -> Result<()> {
         let held = self.consumer.assignment().action("list the assigned partitions")?;
         let ids = held.elements().iter().map(|e| PartitionId(e.partition())).collect();
         let mut back = Vec::new();
         for (partition, committed) in self.committed(ids)? {
+            alive();
             let from = committed.or(self.starts.get(&partition).copied()).unwrap_or(NextOffset(0));
             let assigned = self.bounded(partition, from, self.ends(partition)?);
             back.push((partition, resume(&assigned)));
@@ -246,10 +249,11 @@ impl Input {
         if back.is_empty() {
             return Ok(());
         }
+        alive();
         let list = self.list(back.into_iter())?;
         // Not a new `assign`: with a rebalance under way, librdkafka would take that for its answer.
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-        let sought = self.consumer.seek_partitions(list, left).action("rewind to the committed offsets")?;
+        let sought =
+            self.consumer.seek_partitions(list, self.request_timeout).action("rewind to the committed offsets")?;
         for e in sought.elements() {
             e.error().action("rewind a partition to its committed offset")?;
         }
@@ -332,6 +336,7 @@ impl Input {
         &self,
         partition: PartitionId,
         committed: Option<NextOffset>,
+        alive: &dyn Fn(),
         start: &dyn Fn(PartitionId) -> StartAt,
     ) -> Result<Assigned> {
         let (low, high) = self.ends(partition)?;
@@ -342,6 +347,7 @@ impl Input {
             (None, StartAt::Latest) => {
                 // Settle it now: a crash before the first commit must not move the start past records that arrive until then.
                 let list = self.list(std::iter::once((partition, NextOffset(high))))?;
+                alive();
                 self.commit(list, self.request_timeout)?;
                 high
             }

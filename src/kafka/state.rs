@@ -19,6 +19,8 @@ const MARKER: &[u8] = b"marker";
 const SERIES: u8 = b'/';
 /// Longest single wait for a record.
 const POLL: Duration = Duration::from_millis(100);
+/// A reader that will not close is left behind after this time.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The newest of everything in one partition.
 #[derive(Default)]
@@ -33,9 +35,8 @@ pub fn read_state(
     partitions: &[PartitionId],
     alive: &dyn Fn(),
 ) -> Result<BTreeMap<PartitionId, Stored>> {
-    let mut stored: BTreeMap<PartitionId, Stored> = BTreeMap::new();
     if partitions.is_empty() {
-        return Ok(stored);
+        return Ok(BTreeMap::new());
     }
     let mut config = client::reader(settings);
     config.set("fetch.wait.max.ms", "20");
@@ -46,10 +47,23 @@ pub fn read_state(
         list.add_partition_offset(&settings.state, partition.0, KafkaOffset::Beginning).action("name a partition")?;
     }
     consumer.assign(&list).action("read the state")?;
-    let (mut open, mut last) = (partitions.to_vec(), Instant::now());
+    let stored = read_to_end(&consumer, settings.request_timeout, partitions.to_vec(), alive);
+    alive();
+    super::drop_within("state reader", CLOSE_TIMEOUT, move || drop(consumer));
+    stored
+}
+
+fn read_to_end(
+    consumer: &BaseConsumer<Quiet>,
+    timeout: Duration,
+    mut open: Vec<PartitionId>,
+    alive: &dyn Fn(),
+) -> Result<BTreeMap<PartitionId, Stored>> {
+    let mut stored: BTreeMap<PartitionId, Stored> = BTreeMap::new();
+    let mut last = Instant::now();
     while !open.is_empty() {
         alive();
-        if last.elapsed() > settings.request_timeout {
+        if last.elapsed() > timeout {
             return Err(Error::Timeout { action: "read the state", after: last.elapsed() });
         }
         match consumer.poll(POLL) {

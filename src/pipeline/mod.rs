@@ -334,12 +334,10 @@ impl Worker {
         let Some(partitions) = &self.arriving else { return Ok(()) };
         let Worker { shared, settings, engine, progress, .. } = self;
         let (settings, model, pulse) = (&settings.kafka, shared.model.get(), &shared.pulse);
-        let start = |p| {
-            pulse.turn(); // there may be many partitions, each with requests of its own
-            start_at(settings, model.as_ref().map(|m| m.source()), p)
-        };
-        let accepted = kafka::read_state(settings, &partitions.ids(), &|| pulse.turn()).and_then(|stored| {
-            self.input.accept(partitions, &start, &mut |assigned| {
+        let alive = || pulse.turn();
+        let start = |p| start_at(settings, model.as_ref().map(|m| m.source()), p);
+        let accepted = kafka::read_state(settings, &partitions.ids(), &alive).and_then(|stored| {
+            self.input.accept(partitions, &alive, &start, &mut |assigned| {
                 let begin = engine.restore(assigned, stored.get(&assigned.partition));
                 progress.resume(assigned.partition, begin, assigned.from)
             })
@@ -471,8 +469,9 @@ impl Worker {
             return Ok(());
         }
         let Worker { shared, settings, engine, progress, held, .. } = self;
-        let gone_back = kafka::read_state(&settings.kafka, held, &|| shared.pulse.turn()).and_then(|stored| {
-            self.input.rewind(&mut |assigned| {
+        let alive = || shared.pulse.turn();
+        let gone_back = kafka::read_state(&settings.kafka, held, &alive).and_then(|stored| {
+            self.input.rewind(&alive, &mut |assigned| {
                 let begin = engine.restore(assigned, stored.get(&assigned.partition));
                 progress.resume(assigned.partition, begin, assigned.from)
             })

@@ -100,7 +100,10 @@ fn readiness_follows_the_broker_and_liveness_does_not() {
     // With records on the way, so that there is a transaction to be waited for.
     cluster.broker.produce(&topic, crate::plant::records(1, 60..61, &[]));
     cluster.control(&["stop-broker", "1"]);
-    let live = || assert_eq!(http_get(&address, "/livez").expect("an answer").status, 200);
+    let live = || {
+        let answer = http_get(&address, "/livez").expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
     wait_for("readiness to go with the broker", Duration::from_secs(30), || {
         live();
         ready(503)

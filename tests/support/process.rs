@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,6 +138,10 @@ impl Drop for Process {
         // Errors mean that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            // Seen only where the test fails: what the program had to say about it.
+            println!("{}", quote(&self.output.written.lock().unwrap_or_else(PoisonError::into_inner)));
+        }
     }
 }
 
