@@ -99,8 +99,9 @@ fn times(c: &Config, p: &mut Vec<String>) {
         "a worker that waits for a transaction must stay in the group",
     );
     less(
-        transaction,
-        ("http.liveness_timeout", c.http.liveness_timeout),
+        // Deliveries may take all of it, and the two requests after them half of it each.
+        ("2 x kafka.transaction_timeout", k.transaction_timeout * 2),
+        ("http.liveness_timeout", c.http.liveness_timeout + ms(1)),
         "a worker that waits for a transaction must not look dead",
     );
     less(

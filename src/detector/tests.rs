@@ -46,16 +46,21 @@ fn plant(seed: u64, rows: usize, features: usize) -> Vec<f64> {
         .collect()
 }
 
+/// Of a score; None while warming.
+fn bits(verdict: &Verdict) -> Option<u64> {
+    match verdict {
+        Verdict::Warming => None,
+        Verdict::Scored { score, .. } => Some(score.to_bits()),
+    }
+}
+
 /// Judges `rows` (series, values) in batches of `size`; the bits of each score, None while warming.
 fn verdicts(model: &Arc<Model>, rows: &[(&str, &[f64])], size: usize) -> Vec<Option<u64>> {
     let mut detector = detector(model);
     let mut all = Vec::new();
     for batch in rows.chunks(size) {
         batch.iter().for_each(|(series, values)| detector.observe(of(series), values));
-        all.extend(detector.judge().iter().map(|v| match v {
-            Verdict::Warming => None,
-            Verdict::Scored { score, .. } => Some(score.to_bits()),
-        }));
+        all.extend(detector.judge().iter().map(bits));
     }
     all
 }
@@ -280,10 +285,7 @@ fn scores(model: &Arc<Model>, rows: &[(i64, &[f64])], settings: &SeriesSettings,
         for &(second, values) in batch {
             detector.observe(Arrival { time: EventTime(second * 1000), ..of("s") }, values);
         }
-        all.extend(detector.judge().iter().map(|v| match v {
-            Verdict::Warming => None,
-            Verdict::Scored { score, .. } => Some(score.to_bits()),
-        }));
+        all.extend(detector.judge().iter().map(bits));
     }
     all
 }
@@ -388,11 +390,7 @@ fn a_detector_that_is_killed_and_restored_says_what_an_undisturbed_one_says() {
             for (position, series, time, values) in records {
                 detector.observe(Arrival { position: *position, series, time: *time }, values);
             }
-            let bits = detector.judge().iter().map(|v| match v {
-                Verdict::Warming => None,
-                Verdict::Scored { score, .. } => Some(score.to_bits()),
-            });
-            bits.collect::<Vec<_>>()
+            detector.judge().iter().map(bits).collect::<Vec<_>>()
         };
         let all: Vec<_> = log.iter().collect();
         let undisturbed: BTreeMap<Position, Option<u64>> =

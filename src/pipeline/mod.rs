@@ -223,17 +223,24 @@ impl Worker {
         self.go_back()?;
         match self.input.poll(self.open.wait(self.settings.kafka.commit_interval))? {
             Polled::Record(_) if self.astray => {}
-            Polled::Record(message) if self.progress.replays(message.raw().position) => {
-                self.engine.replay(&message.raw());
-            }
             Polled::Record(message) => {
-                if self.open.since.is_none() {
-                    self.shared.pulse.began();
-                }
-                self.open.begin(&mut self.output)?;
                 let raw = message.raw();
-                self.open.read(&raw);
-                self.engine.take(&message, &raw, &self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
+                if self.progress.replays(raw.position) {
+                    self.engine.replay(&raw);
+                } else {
+                    if self.open.since.is_none() {
+                        self.shared.pulse.began();
+                    }
+                    self.open.begin(&mut self.output)?;
+                    self.open.read(&raw);
+                    self.engine.take(
+                        &message,
+                        &raw,
+                        &self.settings.kafka,
+                        &mut self.output,
+                        &mut self.open.outcomes,
+                    )?;
+                }
             }
             Polled::Assign(partitions) => self.arriving = Some(partitions),
             Polled::Revoke(partitions) => self.hand_over(&partitions)?,
