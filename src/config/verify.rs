@@ -99,7 +99,7 @@ fn times(c: &Config, p: &mut Vec<String>) {
         "a worker that waits for a transaction must stay in the group",
     );
     less(
-        // Deliveries may take all of it, and the two requests after them half of it each.
+        // A full queue may be waited for as long, and then the commit.
         ("2 x kafka.transaction_timeout", k.transaction_timeout * 2),
         ("http.liveness_timeout", c.http.liveness_timeout + ms(1)),
         "a worker that waits for a transaction must not look dead",

@@ -214,7 +214,7 @@ fn try_committing(settings: &KafkaSettings) -> Result<()> {
     let consumer = consumer(settings)?;
     let group = consumer.group_metadata().ok_or(Error::Timeout { action: "name the group", after: Duration::ZERO })?;
     let mut output = probe(settings)?;
-    let added = output.add_offsets(&offsets, &group, Instant::now() + settings.request_timeout);
+    let added = output.add_offsets(offsets, group, Instant::now() + settings.request_timeout);
     output.abort()?;
     output.close();
     added

@@ -13,10 +13,6 @@ use super::settings::{KafkaSettings, is_secret};
 /// How often librdkafka reports lag and the brokers' answers, ms.
 const STATISTICS_INTERVAL_MS: u64 = 2_000;
 
-const SOCKET_TIMEOUT: &str = "socket.timeout.ms";
-/// librdkafka's default.
-const SOCKET_TIMEOUT_MAX: Duration = Duration::from_secs(60);
-
 fn base(settings: &KafkaSettings) -> ClientConfig {
     let mut c = ClientConfig::new();
     c.set("client.id", "residua");
@@ -85,11 +81,6 @@ pub(super) fn writer(settings: &KafkaSettings, transactional_id: Option<&str>) -
         .set("request.timeout.ms", ms(settings.request_timeout.min(settings.transaction_timeout)));
     if let Some(id) = transactional_id {
         c.set("transactional.id", id).set("transaction.timeout.ms", ms(settings.transaction_timeout));
-        // The requests that add offsets wait for a lost coordinator as long as a socket may be silent, whatever timeout the call has
-        // (two of them, one after the other): that must not add up to more than a transaction.
-        if !settings.client.contains_key(SOCKET_TIMEOUT) {
-            c.set(SOCKET_TIMEOUT, ms(settings.transaction_timeout.min(SOCKET_TIMEOUT_MAX) / 2));
-        }
     }
     c
 }

@@ -1,7 +1,7 @@
 //! The outputs: one producer per worker, with transactions under `exactly-once`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ impl ProducerContext for OutputContext {
 
 /// Where a worker writes. Used by the thread that created it.
 pub struct Output {
-    producer: ThreadedProducer<OutputContext>,
+    producer: Arc<ThreadedProducer<OutputContext>>,
     deliveries: Arc<Deliveries>,
     delivery: Delivery,
     timeout: Duration,
@@ -103,7 +103,7 @@ impl Output {
                 .create_with_context(OutputContext(Arc::clone(&deliveries)))
                 .map_err(|cause| Error::Client { role: "producer", cause })?;
         let output = Output {
-            producer,
+            producer: Arc::new(producer),
             deliveries,
             delivery: settings.delivery,
             timeout: settings.transaction_timeout,
@@ -186,7 +186,7 @@ impl Output {
                 let group =
                     input.group_metadata().ok_or(Error::Timeout { action: "join the group", after: Duration::ZERO })?;
                 // All calls together may take as long as a transaction: a worker that waits for Kafka must not look dead.
-                self.add_offsets(&offsets, &group, deadline)?;
+                self.add_offsets(offsets, group, deadline)?;
                 retry(deadline, || self.producer.commit_transaction(left(deadline)))
                     .action("commit the transaction")?;
             }
@@ -196,14 +196,26 @@ impl Output {
     }
 
     /// Adds a group's offsets to the open transaction.
+    ///
+    /// On a thread of its own: librdkafka waits for its coordinators without regard to the timeout it is given, for as long as they
+    /// are away. A producer that is left in such a wait is of no use; whoever replaces it fences it.
     pub(super) fn add_offsets(
         &self,
-        offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        offsets: TopicPartitionList,
+        group: ConsumerGroupMetadata,
         deadline: Instant,
     ) -> Result<()> {
-        retry(deadline, || self.producer.send_offsets_to_transaction(offsets, group, left(deadline)))
-            .action("add the offsets to the transaction")
+        let action = "add the offsets to the transaction";
+        let (tell, told) = mpsc::sync_channel(1);
+        let producer = Arc::clone(&self.producer);
+        let call = move || {
+            let ended = retry(deadline, || producer.send_offsets_to_transaction(&offsets, &group, left(deadline)));
+            drop(producer); // before the worker goes on, which may want to close it
+            tell.send(ended).ok();
+        };
+        // A thread that cannot be had drops `tell`: no answer, as from one that waits too long.
+        std::thread::Builder::new().name("offsets".to_owned()).spawn(call).ok();
+        told.recv_timeout(left(deadline)).map_err(|_| Error::Timeout { action, after: self.timeout })?.action(action)
     }
 
     /// Makes everything sent since `begin` visible; for messages that belong to no input record.
