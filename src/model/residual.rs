@@ -116,7 +116,8 @@ fn shrunk_correlation(standard: &Array2<f64>) -> Array2<f64> {
     }
     let shrink = if strength > 0.0 { (unsure / strength).clamp(SHRINK_MIN, 1.0) } else { 1.0 };
     correlation *= 1.0 - shrink;
-    correlation.diag_mut().mapv_inplace(|v| v + shrink);
+    // Not quite 1 of itself where values are missing or the variance floor has a part in the scale.
+    correlation.diag_mut().fill(1.0);
     correlation
 }
 
@@ -223,6 +224,17 @@ mod tests {
             let expect = if rest.is_empty() { 0.0 } else { mahalanobis(&fitted, rows.row(0), &rest) };
             assert!((sum - expect).abs() < 2e-2 * expect.max(1.0), "without {gaps:?}: {sum} {expect}");
         }
+    }
+
+    #[test]
+    fn a_seldom_sensor_weighs_as_much_as_another() {
+        let mut rows = sample(20_000);
+        rows.column_mut(2).iter_mut().enumerate().filter(|(i, _)| i % 10 > 0).for_each(|(_, v)| *v = f32::NAN);
+        let whitened = whiten(&Residuals::fit(rows.view()).unwrap(), &rows, &[]);
+        let present = || (0..20_000).step_by(10);
+        let mean_square =
+            present().map(|i| f64::from(whitened[[i, 2]]).powi(2)).sum::<f64>() / present().count() as f64;
+        assert!((mean_square - 1.0).abs() < 0.15, "{mean_square}");
     }
 
     #[test]

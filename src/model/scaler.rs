@@ -9,8 +9,9 @@ const DISCRETE_VALUES: usize = 10;
 const DISCRETE_FLOOR: f64 = 0.5;
 /// Below this share of the feature's size a standard deviation is rounding: the feature is constant.
 const CONSTANT: f64 = 1e-9;
-/// Training values beyond this count as missing: their squares would overflow, and no sensor means them.
-const TRAINING_MAX: f64 = 1e100;
+/// Training values beyond this count as missing: no sensor means them (the widest known distance is some 1e27 m), but a
+/// largest float stands for "no value" here and there.
+const TRAINING_MAX: f64 = 1e30;
 /// Scaled values are cut here: far beyond any reading, far within f32 even after squares and sums.
 pub const SCALED_MAX: f32 = 1e6;
 
@@ -35,14 +36,24 @@ impl Scaler {
         }
     }
 
+    /// As `scale`, for a training record: what `fit` left out is missing here too.
+    pub fn scale_training(&self, values: &[f64], out: &mut [f32]) {
+        self.scale(values, out);
+        values.iter().zip(out).filter(|(x, _)| !is_trained_on(**x)).for_each(|(_, o)| *o = f32::NAN);
+    }
+
     /// A scaled value of feature `j` in its own unit again.
     pub fn unscale(&self, j: usize, scaled: f32) -> f64 {
         self.mean[j] + self.scale[j] * f64::from(scaled)
     }
 }
 
+fn is_trained_on(value: f64) -> bool {
+    value.abs() <= TRAINING_MAX
+}
+
 fn moments(table: &Table, j: usize) -> (f64, f64) {
-    let present = || (0..table.rows()).map(|i| table.row(i)[j]).filter(|v| v.abs() <= TRAINING_MAX);
+    let present = || (0..table.rows()).map(|i| table.row(i)[j]).filter(|v| is_trained_on(*v));
     let n = present().count().max(1) as f64;
     let mean = present().sum::<f64>() / n;
     let sd = (present().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
@@ -90,8 +101,19 @@ mod tests {
     #[test]
     fn missing_and_absurd_training_values_are_left_out() {
         check(&[f64::NAN, 1.0, 3.0, f64::NAN], 2.0, 1.0);
-        check(&[1.0, 3.0, 1e300, -1e300], 2.0, 1.0);
+        check(&[1.0, 3.0, f64::from(f32::MAX), -1e300], 2.0, 1.0);
         check(&[f64::NAN; 3], 0.0, 1.0);
+    }
+
+    #[test]
+    fn what_is_not_trained_on_is_missing_in_training_and_far_off_in_service() {
+        let (scaler, values) =
+            (Scaler { mean: vec![1.0; 3], scale: vec![2.0; 3] }, [f64::from(f32::MAX), 5.0, f64::NAN]);
+        let mut out = [0.0f32; 3];
+        scaler.scale_training(&values, &mut out);
+        assert!(out[0].is_nan() && out[1] == 2.0 && out[2].is_nan(), "{out:?}");
+        scaler.scale(&values, &mut out);
+        assert_eq!(out[..2], [SCALED_MAX, 2.0]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl SeriesRows {
         order.sort_by_key(|&i| table.series[i]); // stable: log order stays
         let mut values = vec![0.0; order.len() * features];
         for (&i, out) in order.iter().zip(values.chunks_exact_mut(features)) {
-            scaler.scale(table.row(i), out);
+            scaler.scale_training(table.row(i), out);
         }
         let mut series: Vec<Range<usize>> = Vec::new();
         for (to, pair) in order.chunk_by(|&a, &b| table.series[a] == table.series[b]).scan(0, |end, rows| {
