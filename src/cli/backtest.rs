@@ -12,7 +12,7 @@ use super::learn::{AlarmArgs, ModelArgs, learn};
 use super::quality::quality;
 use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
 use crate::model::TrainingSource;
-use crate::record::{EventTime, Offset, PartitionId, Position, Table};
+use crate::record::{EventTime, Offset, PartitionId, Position};
 
 /// Records per call of the detector; any number gives the same scores.
 const BATCH: usize = 256;
@@ -36,8 +36,8 @@ pub struct Args {
     model: ModelArgs,
 }
 
-/// One scored row; a warming one scores 0.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One scored row; one that is warming, or holds no value, scores 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Scored {
     score: f64,
     flagged: bool,
@@ -54,12 +54,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         args.train_rows,
         args.csv.file.display()
     );
-    let training = Table {
-        schema: records.table.schema.clone(),
-        values: records.table.values[..args.train_rows * records.table.schema.len()].to_vec(),
-        series: records.table.series[..args.train_rows].to_vec(),
-    };
-    let source = TrainingSource::File { name: file_name(&args.csv.file), rows: args.train_rows };
+    let training = records.table.with_values(args.train_rows);
+    let source = TrainingSource::File { name: file_name(&args.csv.file), rows: training.rows() };
     let model = Arc::new(learn(&training, &args.model.settings(), source)?);
     let settings = DetectorSettings { alarms: args.alarms.alarms };
     // All of them are in memory already.
@@ -68,7 +64,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let (_, judged) = scored.split_at(args.train_rows);
     write_scores(&args.out, args.train_rows, judged).with_context(|| format!("write {}", args.out.display()))?;
     let flagged = judged.iter().filter(|s| s.flagged).count();
-    writeln!(out, "model {} learned from {} rows", model.fingerprint(), args.train_rows)?;
+    writeln!(out, "model {} learned from {} rows", model.fingerprint(), training.rows())?;
     writeln!(out, "{flagged} of {} later rows flagged", judged.len())?;
     if args.label.is_some() {
         report(&records.labels[args.train_rows..], judged, out)?;
@@ -79,9 +75,11 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
 /// All rows in order, the training rows too: a series that was seen in training goes on, as in the daemon.
 fn score(records: &CsvRecords, detector: &mut Detector) -> Vec<Scored> {
     let table = &records.table;
-    let mut scored = Vec::with_capacity(table.rows());
-    for start in (0..table.rows()).step_by(BATCH) {
-        for i in start..(start + BATCH).min(table.rows()) {
+    let mut scored = vec![Scored::default(); table.rows()];
+    // A record without any value is a dead letter to the daemon: it leaves no trace in its series.
+    let rows: Vec<usize> = (0..table.rows()).filter(|&i| table.has_values(i)).collect();
+    for batch in rows.chunks(BATCH) {
+        for &i in batch {
             let series = &records.series_names[table.series[i] as usize];
             // A file is one partition. Its times are not read: rows follow one another, however far apart.
             let arrival = Arrival {
@@ -91,10 +89,11 @@ fn score(records: &CsvRecords, detector: &mut Detector) -> Vec<Scored> {
             };
             detector.observe(arrival, table.row(i));
         }
-        scored.extend(detector.judge().iter().map(|verdict| match *verdict {
-            Verdict::Warming => Scored { score: 0.0, flagged: false },
-            Verdict::Scored { score, flagged } => Scored { score, flagged },
-        }));
+        for (&i, verdict) in batch.iter().zip(detector.judge()) {
+            if let Verdict::Scored { score, flagged } = *verdict {
+                scored[i] = Scored { score, flagged };
+            }
+        }
     }
     scored
 }
@@ -170,6 +169,32 @@ mod tests {
         let (said, without) = backtest(None, 600).unwrap();
         assert_eq!(with, without);
         assert!(!said.contains("ROC-AUC"));
+    }
+
+    #[test]
+    fn rows_without_a_value_are_neither_learned_from_nor_scored() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, out) = (folder.path().join("gaps.csv"), folder.path().join("scores.csv"));
+        let backtest = |empty: &str| {
+            let rows = plane(1, 500, 2, 1);
+            let with =
+                |i: usize| format!("{},{}\n{}", rows[2 * i], rows[2 * i + 1], if i % 5 == 4 { empty } else { "" });
+            std::fs::write(&file, format!("a,b\n{}", (0..500).map(with).collect::<String>())).unwrap();
+            let csv = CsvArgs { file: file.clone(), ..CsvArgs::default() };
+            let train_rows = if empty.is_empty() { 300 } else { 360 };
+            let (alarms, model) = (AlarmArgs::default(), ModelArgs::default());
+            let mut said = Vec::new();
+            run(&Args { csv, train_rows, label: None, out: out.clone(), alarms, model }, &mut said).unwrap();
+            let scores = std::fs::read_to_string(&out).unwrap();
+            let scores: Vec<String> = scores.lines().skip(1).map(|l| l.split_once(',').unwrap().1.to_owned()).collect();
+            (String::from_utf8(said).unwrap(), scores)
+        };
+        let ((said, plain), (said_too, with_gaps)) = (backtest(""), backtest(",\n"));
+        assert_eq!(said.lines().next(), said_too.lines().next());
+        assert_eq!((plain.len(), with_gaps.len()), (200, 240));
+        let (empty, scored): (Vec<_>, Vec<_>) = with_gaps.into_iter().enumerate().partition(|(i, _)| i % 6 == 5);
+        assert!(empty.iter().all(|(_, line)| line == "0,0"), "{empty:?}");
+        assert_eq!(scored.into_iter().map(|(_, line)| line).collect::<Vec<_>>(), plain);
     }
 
     #[test]

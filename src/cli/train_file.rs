@@ -24,6 +24,7 @@ pub struct FileArgs {
 /// Unreadable file, too few rows, output not writable.
 pub fn run(args: &FileArgs, out: &mut impl Write) -> Result<()> {
     let table = read(&args.csv, None)?.table;
+    let table = table.with_values(table.rows());
     let source = TrainingSource::File { name: file_name(&args.csv.file), rows: table.rows() };
     let model = learn(&table, &args.model.settings(), source)?;
     std::fs::write(&args.out, model.to_bytes()?).with_context(|| format!("write {}", args.out.display()))?;

@@ -53,6 +53,22 @@ impl Table {
         self.series.len()
     }
 
+    /// Those of the first `count` rows that hold any value: what a daemon would learn from them.
+    pub fn with_values(&self, count: usize) -> Table {
+        let (mut values, mut series) = (vec![], vec![]);
+        for index in (0..count).filter(|&index| self.has_values(index)) {
+            values.extend_from_slice(self.row(index));
+            series.push(self.series[index]);
+        }
+        Table { schema: self.schema.clone(), values, series }
+    }
+
+    /// # Panics
+    /// If there is no such row.
+    pub fn has_values(&self, index: usize) -> bool {
+        self.row(index).iter().any(|v| !v.is_nan())
+    }
+
     /// # Panics
     /// If there is no such row.
     pub fn row(&self, index: usize) -> &[f64] {
