@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::network::{Dense, LAYERS, Network};
 use super::residual::{Residuals, WHITENED_MAX};
 use super::scaler::Scaler;
-use super::settings::{Activation, ModelSettings, SettingError, WIDTH_MAX, WINDOW_MAX};
+use super::settings::{Activation, INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX, WINDOW_MAX};
 use super::tail::{QUANTILES, Tail};
 use super::{ARTIFACT_BYTES_MAX, Calibration, Layout, Model, RowCounts, TrainingSource};
 use crate::record::Schema;
@@ -212,7 +212,7 @@ impl Reader<'_> {
         header.settings.check()?;
         let features = header.schema.len();
         let window = within("window", header.layout.window, WINDOW_MAX)?;
-        let inputs = window * features;
+        let inputs = within("window x features", window * features, INPUTS_MAX)?;
         let hidden = within("hidden width", self.length("network.0.bias")?, WIDTH_MAX)?;
         let code = within("code width", self.length("network.1.bias")?, WIDTH_MAX)?;
         let whitened = inputs <= WHITENED_MAX;
@@ -416,6 +416,13 @@ mod tests {
             (|h, _| h["layout"]["window"] = 0.into(), "window = 0, expected 1 to"),
             (|h, _| h["layout"]["window"] = 1_000_000_000.into(), "window = 1000000000"),
             (|h, _| h["layout"]["window"] = 2.into(), "expected F32 [6, 16]"),
+            (
+                |h, _| {
+                    h["schema"] = (0..4096).map(|i| format!("f{i}")).collect::<Vec<_>>().into();
+                    h["layout"]["window"] = 17.into();
+                },
+                "window x features = 69632, expected 1 to 65536",
+            ),
             (|h, _| h["settings"]["steps"] = 0.into(), "model.steps = 0"),
             (|h, _| h["activation"] = "softmax".into(), "unknown variant `softmax`"),
             (|_, t| drop(t.remove(0)), "number of tensors = 14, expected 15"),

@@ -8,7 +8,7 @@ use super::network::Network;
 use super::residual::Residuals;
 use super::scaler::Scaler;
 use super::series::{HeldOut, SeriesRows, Split};
-use super::settings::{ModelSettings, SettingError, WIDTH_MAX};
+use super::settings::{INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX};
 use super::tail::Tail;
 use super::tile::{TILE, Tile};
 use super::{ARTIFACT_BYTES_MAX, ArtifactError, Calibration, Layout, Model, RowCounts, TrainingSource, train};
@@ -37,6 +37,8 @@ pub enum FitError {
     TooFewRecords { rows: usize, window: usize, training: usize, held_out: usize },
     #[error("learn a network of {bytes} bytes: expected at most {ARTIFACT_BYTES_MAX}; take a smaller window or hidden")]
     TooLarge { bytes: usize },
+    #[error("learn windows of {inputs} values: expected at most {INPUTS_MAX}; take a smaller window or fewer features")]
+    TooWide { inputs: usize },
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
     #[error("train: asked to stop")]
@@ -64,7 +66,7 @@ pub fn fit(
     }
     let inputs = window * rows.features;
     let hidden = settings.hidden.fixed().unwrap_or(inputs.clamp(HIDDEN[0], HIDDEN[1]));
-    check_size(inputs, hidden)?;
+    check_size(inputs, hidden, settings.bottleneck.fixed().unwrap_or(WIDTH_MAX.min(inputs)))?;
     let principal = Principal::of(&rows, window, &split.training)?;
     let code = settings.bottleneck.fixed().unwrap_or(principal.components.min(WIDTH_MAX));
     let network = train::train(&rows, window, &split.training, (hidden, code), &principal, settings, progress)
@@ -85,9 +87,12 @@ pub fn fit(
 }
 
 /// An upper bound of the artifact's size, with room for its header.
-fn check_size(inputs: usize, hidden: usize) -> Result<(), FitError> {
+fn check_size(inputs: usize, hidden: usize, code: usize) -> Result<(), FitError> {
+    if inputs > INPUTS_MAX {
+        return Err(FitError::TooWide { inputs });
+    }
     let whitening = if inputs <= super::residual::WHITENED_MAX { inputs * inputs } else { 0 };
-    let floats = 2 * inputs * hidden + 2 * hidden * WIDTH_MAX.min(inputs) + whitening + 16 * inputs;
+    let floats = 2 * inputs * hidden + 2 * hidden * code + whitening + 16 * inputs;
     let bytes = 4 * floats + 1024 * 1024;
     if bytes <= ARTIFACT_BYTES_MAX { Ok(()) } else { Err(FitError::TooLarge { bytes }) }
 }
@@ -244,6 +249,13 @@ mod tests {
         let settings = ModelSettings { window: Auto::Fixed(1000), hidden: Auto::Fixed(4096), ..quick() };
         let error = fit(&table(6, plane(1, 9000, 6, 1)), &settings, source(), &mut |_, _| panic!()).unwrap_err();
         assert!(matches!(error, FitError::TooLarge { .. }), "{error}");
+        // Few inputs, but a wide code.
+        let wide = ModelSettings { hidden: Auto::Fixed(4096), bottleneck: Auto::Fixed(4096), ..quick() };
+        let error = fit(&table(6, plane(1, 600, 6, 1)), &wide, source(), &mut |_, _| panic!()).unwrap_err();
+        assert!(matches!(error, FitError::TooLarge { .. }), "{error}");
+        let long = ModelSettings { window: Auto::Fixed(1024), hidden: Auto::Fixed(1), ..quick() };
+        let error = fit(&table(65, vec![0.0; 65 * 5000]), &long, source(), &mut |_, _| panic!()).unwrap_err();
+        assert!(matches!(error, FitError::TooWide { inputs: 66_560 }), "{error}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Largest input: window x features. 256 of them are worked on at a time.
+pub const INPUTS_MAX: usize = 65_536;
 /// Longest window, in records.
 pub const WINDOW_MAX: usize = 1024;
 /// Widest hidden layer or code.

@@ -16,8 +16,11 @@ pub struct Table {
     pub series: Vec<u32>,
 }
 
+/// Values that are kept at most: 1 GiB.
+const VALUES_MAX: usize = 1 << 26;
+
 /// Collects training records, in whichever order partitions are read. Of each it keeps 32 bytes and 16 per
-/// value.
+/// value, until there are 67 million values.
 ///
 /// With `features = "auto"` a record is refused only for what does not depend on the choice of features, which is not known
 /// yet. [`History::finish`] then drops the records that the resulting [`Decoder`] would refuse; `accepted() - rows()` is
@@ -31,6 +34,9 @@ pub struct History {
     records: Vec<Kept>,
     entries: Vec<Entry>,
     series: HashMap<String, u32>,
+    values_max: usize,
+    /// A record came when there was no room for another.
+    full: bool,
     /// Reused row of the decoder.
     row: Vec<f64>,
 }
@@ -97,11 +103,18 @@ impl History {
             records: vec![],
             entries: vec![],
             series: HashMap::new(),
+            values_max: VALUES_MAX,
+            full: false,
             row: vec![f64::NAN; width],
         })
     }
 
+    /// Keeps a record, if there is room: see [`History::is_full`].
     pub fn push(&mut self, raw: &RawRecord<'_>) -> Result<(), Refusal> {
+        if self.entries.len() >= self.values_max {
+            self.full = true;
+            return Ok(());
+        }
         let series = self.decoder.decode(raw, &mut self.row)?.series;
         match &mut self.fields {
             Learned::Listed(_) => {
@@ -124,6 +137,11 @@ impl History {
     /// Number of records kept so far.
     pub fn accepted(&self) -> usize {
         self.records.len()
+    }
+
+    /// Whether a record was not kept for want of room. Then these are not the records that were to be learned from.
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// The table; its schema is the listed one, or what [`InputSettings::features`] "auto" chooses.
@@ -328,5 +346,16 @@ mod tests {
         let too_many =
             "error: find the common fields of 30 records, found more than 65536 different ones; list input.features";
         check("{}", &[&strange[..], &ordinary].concat(), too_many);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_finds_no_room_is_told() {
+        let mut history = History { values_max: 6, ..History::new(&settings("{}")).unwrap() };
+        for offset in 0..3 {
+            push(&mut history, (0, offset), "p", r#"{"x":1,"y":2}"#).unwrap();
+        }
+        assert_eq!((history.accepted(), history.is_full()), (3, false));
+        push(&mut history, (0, 3), "p", r#"{"x":1,"y":2}"#).unwrap();
+        assert_eq!((history.accepted(), history.is_full()), (3, true));
     }
 }

@@ -13,7 +13,7 @@ use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
 use crate::model::{ARTIFACT_BYTES_MAX, FitError, Model, ModelSettings, TrainingSource};
 use crate::pipeline::{Pulse, Stop};
-use crate::record::{Decoder, History, InputSettings, SchemaError};
+use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, SchemaError};
 
 /// Wait between two looks at a topic that has too few records.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -21,6 +21,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for the model of an instance that began to train after this one, at least.
 const OTHERS_MODEL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Partition, first offset, and the offset after the last.
+type TrainingRange = (PartitionId, Offset, NextOffset);
 
 /// Gets a model, one way or another.
 pub struct Learner<'a> {
@@ -116,12 +119,42 @@ impl Learner<'_> {
 
     /// Trains on the topic's history: from `learning.history` back to now, or longer, until there are `learning.min_records`.
     pub fn train(&self) -> anyhow::Result<Option<Model>> {
+        let mut max = self.learning.max_records;
+        let (history, refused, ranges) = loop {
+            let Some((history, refused, ranges)) = self.collect(max)? else { return Ok(None) };
+            if !history.is_full() {
+                break (history, refused, ranges);
+            }
+            let fit = history.accepted();
+            max = fewer(fit, self.learning.min_records).ok_or_else(|| {
+                Failure::Misconfigured(format!(
+                    "learn from learning.min_records = {}: only {fit} such records fit into memory; list input.features",
+                    self.learning.min_records
+                ))
+            })?;
+            tracing::warn!(fit, max_records = max, "the records are too many or too wide, reading fewer of them");
+        };
+        let source = TrainingSource::Topic { topic: self.kafka.input.clone(), ranges };
+        let table = history.finish().context("learn the features from history")?;
+        tracing::info!(records = table.rows(), refused, features = table.schema.len(), "training on history");
+        let fitted = Model::fit(&table, self.model, source, &mut |done, total| {
+            self.progress.at(Stage::Training, done, total);
+            if self.wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        match fitted {
+            Err(FitError::Stopped) => Ok(None),
+            fitted => fitted.context("train the model").map(Some),
+        }
+    }
+
+    /// Collects at most `max` records, with how many were refused and where they lie; none if asked to stop.
+    fn collect(&self, max: usize) -> anyhow::Result<Option<(History, u64, Vec<TrainingRange>)>> {
         let mut history = History::new(self.input).context("read [input]")?;
-        let (min, max) = (self.learning.min_records as u64, self.learning.max_records as u64);
+        let min = self.learning.min_records as u64;
         let wanted = || self.wanted();
-        let mut reader = HistoryReader::open(self.kafka, self.since_ms(), max, &wanted)?;
+        let mut reader = HistoryReader::open(self.kafka, self.since_ms(), max as u64, &wanted)?;
         let mut refused = 0u64;
-        while (history.accepted() as u64) < min {
+        while (history.accepted() as u64) < min && !history.is_full() {
             if !wanted() {
                 return Ok(None);
             }
@@ -144,17 +177,7 @@ impl Learner<'_> {
             }
         }
         let ranges = reader.ranges().into_iter().map(|r| (r.partition, r.start, r.end)).collect();
-        let source = TrainingSource::Topic { topic: self.kafka.input.clone(), ranges };
-        let table = history.finish().context("learn the features from history")?;
-        tracing::info!(records = table.rows(), refused, features = table.schema.len(), "training on history");
-        let fitted = Model::fit(&table, self.model, source, &mut |done, total| {
-            self.progress.at(Stage::Training, done, total);
-            if self.wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        match fitted {
-            Err(FitError::Stopped) => Ok(None),
-            fitted => fitted.context("train the model").map(Some),
-        }
+        Ok(Some((history, refused, ranges)))
     }
 
     /// The newest usable model in the topic, waiting for one for `patience`.
@@ -208,7 +231,24 @@ impl Learner<'_> {
     }
 }
 
+/// How many records to read when only `fit` of those chosen had room: half, as others may be wider, but no fewer than `min`.
+fn fewer(fit: usize, min: usize) -> Option<usize> {
+    (fit >= min).then_some((fit / 2).max(min))
+}
+
 /// Whether trying again may help.
 fn is_passing(e: &anyhow::Error) -> bool {
     e.chain().filter_map(|c| c.downcast_ref::<kafka::Error>()).any(|k| k.remedy() != Remedy::Stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fewer;
+
+    #[test]
+    fn with_too_little_room_fewer_records_are_read_until_it_is_hopeless() {
+        assert_eq!(fewer(80_000, 5_000), Some(40_000));
+        assert_eq!(fewer(6_000, 5_000), Some(5_000));
+        assert_eq!(fewer(4_999, 5_000), None);
+    }
 }
