@@ -71,7 +71,11 @@ pub fn fit(
     let code = settings.bottleneck.fixed().unwrap_or(principal.components.min(WIDTH_MAX));
     let network = train::train(&rows, window, &split.training, (hidden, code), &principal, settings, progress)
         .ok_or(FitError::Stopped)?;
-    let (residuals, calibration) = calibrate(&rows, &split, &network, Layout { window, ordered })?;
+    let mut go_on = || match progress(settings.steps as u64, settings.steps as u64) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(FitError::Stopped),
+    };
+    let (residuals, calibration) = calibrate(&rows, &split, &network, Layout { window, ordered }, &mut go_on)?;
     let model = Model {
         schema: table.schema.clone(),
         source,
@@ -108,11 +112,13 @@ fn calibrate(
     split: &Split,
     network: &Network,
     layout: Layout,
+    go_on: &mut dyn FnMut() -> Result<(), FitError>,
 ) -> Result<(Residuals, Calibration), FitError> {
     let held = held_out_residuals(rows, &split.held_out, network, layout.window);
     let residuals = Residuals::fit(held.view())?;
     let mut distances = all_distances(rows, network, &residuals, layout.window);
     for fold in 0..FOLDS {
+        go_on()?;
         let others: Vec<usize> = positions(&split.held_out, |block| block % FOLDS != fold);
         let own: Vec<usize> = positions(&split.held_out, |block| block % FOLDS == fold);
         if others.is_empty() || own.is_empty() {
@@ -256,6 +262,16 @@ mod tests {
         let long = ModelSettings { window: Auto::Fixed(1024), hidden: Auto::Fixed(1), ..quick() };
         let error = fit(&table(65, vec![0.0; 65 * 5000]), &long, source(), &mut |_, _| panic!()).unwrap_err();
         assert!(matches!(error, FitError::TooWide { inputs: 66_560 }), "{error}");
+    }
+
+    #[test]
+    fn calibration_can_be_broken_off_too() {
+        let mut at_the_end = 0;
+        let stopped = fit(&table(3, plane(1, 600, 3, 1)), &quick(), source(), &mut |done, total| {
+            at_the_end += u32::from(done == total);
+            if at_the_end < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        assert!(matches!(stopped, Err(FitError::Stopped)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
@@ -137,10 +137,11 @@ impl Learner<'_> {
         let source = TrainingSource::Topic { topic: self.kafka.input.clone(), ranges };
         let table = history.finish().context("learn the features from history")?;
         tracing::info!(records = table.rows(), refused, features = table.schema.len(), "training on history");
-        let fitted = Model::fit(&table, self.model, source, &mut |done, total| {
+        let mut progress = |done, total| {
             self.progress.at(Stage::Training, done, total);
             if self.wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
+        };
+        let fitted = self.alive(|| Model::fit(&table, self.model, source, &mut progress));
         match fitted {
             Err(FitError::Stopped) => Ok(None),
             fitted => fitted.context("train the model").map(Some),
@@ -217,6 +218,23 @@ impl Learner<'_> {
 
     fn fits(&self, model: &Model) -> Result<(), SchemaError> {
         Decoder::new(self.input, model.schema()).map(|_| ())
+    }
+
+    /// Computes something that cannot hang, but has stretches without a sign of life that grow with the width of the records:
+    /// a machine that is slow must not look dead.
+    fn alive<T>(&self, compute: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let (done, at_work) = mpsc::channel::<()>();
+            let pulse = self.pulse;
+            scope.spawn(move || {
+                while at_work.recv_timeout(LOOK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    pulse.turn();
+                }
+            });
+            let computed = compute();
+            drop(done);
+            computed
+        })
     }
 
     fn wanted(&self) -> bool {
