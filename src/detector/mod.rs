@@ -1,6 +1,7 @@
 //! The detector: a model and what it remembers of each series. `observe` records in log order, `judge` them together,
 //! `explain` the ones that were flagged. Pure: what comes out depends on the records alone, not on how they were batched.
 
+mod explain;
 mod series;
 mod state;
 
@@ -12,13 +13,11 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly
 use serde::{Deserialize, Serialize};
 
 use crate::model::{AlarmBudget, Model, TILE, Tile};
-use crate::record::{EventTime, NextOffset, PartitionId, Position, Sensor};
+use crate::record::{EventTime, NextOffset, PartitionId, Position};
+pub use explain::{Explanation, SENSORS_MAX};
 pub use series::Forgotten;
 use series::SeriesTable;
 pub use state::StateError;
-
-/// Sensors named in one explanation; the rest share `other_share`.
-pub const SENSORS_MAX: usize = 64;
 
 /// The table `[detector]` of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,16 +64,6 @@ pub enum Verdict {
     Scored { score: f64, flagged: bool },
 }
 
-/// Why a record scored as it did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Explanation<'a> {
-    /// At most `SENSORS_MAX`, largest share first. Observed and expected are in the sensor's own unit.
-    pub sensors: Vec<Sensor<'a>>,
-    /// 1 minus the shares above: what further sensors contributed, and earlier values in the window of sensors whose
-    /// newest value is missing.
-    pub other_share: f64,
-}
-
 /// One per worker. Memory is bounded by the partitions, the series of each, and the largest batch.
 pub struct Detector {
     model: Arc<Model>,
@@ -104,6 +93,8 @@ struct Batch {
     gaps: Vec<usize>,
     /// Distance of each record's residual; NaN while warming.
     distances: Vec<f64>,
+    /// Records x features: what each feature contributed to the distance; once judged, what it has made of the smoothed level.
+    parts: Vec<f32>,
 }
 
 #[derive(Clone, Copy)]
@@ -149,6 +140,7 @@ impl Detector {
         batch.series.push(Place { partition, slot, anew });
         batch.values.extend_from_slice(values);
         batch.distances.push(f64::NAN);
+        batch.parts.resize(batch.values.len(), 0.0);
     }
 
     /// Forward passes over everything observed since the last call, then smoothing in order: one verdict per observed
@@ -157,15 +149,19 @@ impl Detector {
         self.clear_judged();
         self.batch.judged = true;
         let Self { model, batch, tile, partitions, .. } = self;
-        let inputs = model.layer_sizes()[0];
+        let (inputs, features) = (model.layer_sizes()[0], model.schema().len());
         for part in batch.whole.chunks(TILE).chain(batch.gaps.chunks(TILE)) {
             tile.clear();
             part.iter().for_each(|&i| tile.push(&batch.inputs[i * inputs..][..inputs]));
             model.run(tile);
-            part.iter().enumerate().for_each(|(row, &i)| batch.distances[i] = tile.distance(row));
+            for (row, &i) in part.iter().enumerate() {
+                batch.distances[i] = tile.distance(row);
+                tile.contributions(row, &mut batch.parts[i * features..][..features]);
+            }
         }
         self.verdicts.clear();
-        for (place, &distance) in batch.series.iter().zip(&batch.distances) {
+        let parts = batch.parts.chunks_exact_mut(features);
+        for ((place, &distance), parts) in batch.series.iter().zip(&batch.distances).zip(parts) {
             // Forgotten in between: nobody waits for the verdict.
             let Some(table) = partitions.get_mut(&place.partition) else {
                 self.verdicts.push(Verdict::Warming);
@@ -178,48 +174,12 @@ impl Detector {
             self.verdicts.push(if distance.is_nan() {
                 Verdict::Warming
             } else {
-                let score = state.smooth(model, distance) / self.threshold;
+                let score = state.smooth(model, distance, parts) / self.threshold;
                 Verdict::Scored { score, flagged: score >= 1.0 }
             });
         }
         partitions.values_mut().for_each(SeriesTable::settle);
         &self.verdicts
-    }
-
-    /// Why record `index` of the last judged batch scored as it did; empty for a warming record. Valid until the next
-    /// `observe`. Costs one forward pass.
-    pub fn explain(&mut self, index: usize) -> Explanation<'_> {
-        let Self { model, batch, tile, names, .. } = self;
-        let (features, inputs) = (names.len(), model.layer_sizes()[0]);
-        if batch.distances.get(index).is_none_or(|d| d.is_nan()) {
-            return Explanation { sensors: Vec::new(), other_share: 1.0 };
-        }
-        tile.clear();
-        tile.push(&batch.inputs[index * inputs..][..inputs]);
-        model.run(tile);
-        let values = &batch.values[index * features..][..features];
-        let newest = inputs - features;
-        let mut contributions = vec![0.0; features];
-        let mut missing = tile.missing_in(0).iter().map(|at| at.1).peekable();
-        for (j, &w) in tile.whitened(0).iter().enumerate() {
-            if missing.next_if_eq(&j).is_none() {
-                contributions[j % features] += f64::from(w).powi(2);
-            }
-        }
-        let total: f64 = contributions.iter().sum();
-        let known = total > 0.0 && total.is_finite();
-        let mut sensors: Vec<Sensor<'_>> = Vec::with_capacity(features);
-        for (j, name) in names.iter().enumerate() {
-            let imputed = values[j].is_nan();
-            let rebuilt = tile.reconstruction(0)[newest + j];
-            let expected = model.scaler().unscale(j, if rebuilt.is_finite() { rebuilt } else { 0.0 });
-            let share = if known && !imputed { contributions[j] / total } else { 0.0 };
-            sensors.push(Sensor { name, observed: (!imputed).then_some(values[j]), expected, share, imputed });
-        }
-        sensors.sort_by(|a, b| b.share.total_cmp(&a.share)); // stable: equal shares stay in the schema's order
-        sensors.truncate(SENSORS_MAX);
-        let named: f64 = sensors.iter().map(|s| s.share).sum();
-        Explanation { sensors, other_share: (1.0 - named).max(0.0) }
     }
 
     /// Drops the state of all series and what was observed but not judged.
@@ -299,6 +259,7 @@ impl Batch {
         self.whole.clear();
         self.gaps.clear();
         self.distances.clear();
+        self.parts.clear();
     }
 }
 

@@ -7,7 +7,7 @@ use crate::model::Model;
 use crate::record::{EventTime, Offset};
 
 /// Of the encoding. Another one is not read: the series begins anew.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why stored state is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,8 @@ pub(crate) struct SeriesState {
     time: EventTime,
     /// Smoothed level of the score (before the division by the threshold).
     smoothed: f64,
+    /// What each feature has made of the smoothed level, above that of an ordinary record: smoothed as the level is.
+    blame: Vec<f32>,
     /// The last window's scaled values as a ring of records; record `seen % window` is overwritten next.
     ring: Vec<f32>,
     features: usize,
@@ -46,6 +48,7 @@ impl SeriesState {
             seen: 0,
             time: EventTime::MIN,
             smoothed: model.calibration().smoothed_start(),
+            blame: vec![0.0; features],
             ring,
             features,
         }
@@ -72,6 +75,7 @@ impl SeriesState {
     /// The smoothed level of a series that begins.
     pub fn restart(&mut self, model: &Model) {
         self.smoothed = model.calibration().smoothed_start();
+        self.blame.fill(0.0);
     }
 
     /// Records seen since the window began.
@@ -85,26 +89,27 @@ impl SeriesState {
         self.last
     }
 
-    /// Appends the state: version, offset, records seen, time, smoothed level, window; numbers in little endian.
+    /// Appends the state: version, offset, records seen, time, smoothed level, blame, window; numbers in little endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.extend(self.last.0.to_le_bytes());
         out.extend(self.seen.to_le_bytes());
         out.extend(self.time.0.to_le_bytes());
         out.extend(self.smoothed.to_le_bytes());
-        self.ring.iter().for_each(|v| out.extend(v.to_le_bytes()));
+        self.blame.iter().chain(&self.ring).for_each(|v| out.extend(v.to_le_bytes()));
     }
 
     /// Reads what `encode` wrote, from anywhere.
     pub fn decode(bytes: &[u8], model: &Model) -> Result<Self, StateError> {
         let mut state = Self::new(model);
-        let expected = 1 + 4 * 8 + 4 * state.ring.len();
+        let expected = 1 + 4 * 8 + 4 * (state.blame.len() + state.ring.len());
         match bytes.first() {
             Some(&VERSION) if bytes.len() == expected => {}
             None | Some(&VERSION) => return Err(StateError::Length { expected, found: bytes.len() }),
             Some(&found) => return Err(StateError::Version { found }),
         }
-        let (numbers, ring) = bytes[1..].split_at(4 * 8);
+        let (numbers, values) = bytes[1..].split_at(4 * 8);
+        let (blame, ring) = values.split_at(4 * state.blame.len());
         let mut numbers = numbers.as_chunks::<8>().0.iter();
         let mut next = || numbers.next().copied().unwrap_or_default();
         state.last = Offset(i64::from_le_bytes(next()));
@@ -113,6 +118,12 @@ impl SeriesState {
         state.smoothed = f64::from_le_bytes(next());
         if !state.smoothed.is_finite() {
             return Err(StateError::NotFinite { what: "smoothed level" });
+        }
+        for (value, bytes) in state.blame.iter_mut().zip(blame.as_chunks::<4>().0) {
+            *value = f32::from_le_bytes(*bytes);
+            if !value.is_finite() {
+                return Err(StateError::NotFinite { what: "blame" });
+            }
         }
         for (value, bytes) in state.ring.iter_mut().zip(ring.as_chunks::<4>().0) {
             *value = f32::from_le_bytes(*bytes);
@@ -142,9 +153,21 @@ impl SeriesState {
         out.extend_from_slice(newer);
     }
 
-    /// Smoothed level after a record at `distance`. Called once per record, in order.
-    pub fn smooth(&mut self, model: &Model, distance: f64) -> f64 {
-        self.smoothed = model.calibration().smooth(self.smoothed, distance);
+    /// Smoothed level after a record at `distance`. Called once per record, in order. `parts`: what each feature contributed to
+    /// the distance; becomes what each has made of the smoothed level, above that of an ordinary record.
+    pub fn smooth(&mut self, model: &Model, distance: f64, parts: &mut [f32]) -> f64 {
+        let calibration = model.calibration();
+        let level = calibration.level(distance);
+        self.smoothed = calibration.smooth(self.smoothed, level);
+        // The level is smoothed linearly, so what a record adds to it can be dealt out to the features and forgotten at the same rate.
+        let total: f32 = parts.iter().sum();
+        let above = (level - calibration.smoothed_start()).max(0.0) as f32;
+        let per_part = if total > 0.0 && total.is_finite() { above / total } else { 0.0 };
+        let weight = calibration.weight() as f32;
+        for (blame, part) in self.blame.iter_mut().zip(parts) {
+            *blame += weight * (per_part * *part - *blame);
+            *part = *blame;
+        }
         self.smoothed
     }
 

@@ -169,7 +169,7 @@ fn shares_name_the_broken_sensor_and_sum_to_one() {
         let (j, mut row) = (i % 10, row.to_vec());
         let (before, sd) = (row[j], model.scaler().scale[j]);
         row[j] += sd;
-        detector.observe(of("s"), &row);
+        detector.observe(of(&format!("s{i}")), &row); // of its own, so that nothing is smoothed over several sensors
         detector.judge();
         let why = detector.explain(0);
         let sum: f64 = why.sensors.iter().map(|s| s.share).sum();
@@ -208,6 +208,33 @@ fn missing_values_are_imputed_and_take_no_share() {
     detector.observe(of("s"), &[f64::NAN; 8]);
     let Verdict::Scored { score, .. } = detector.judge()[0] else { panic!("warming") };
     assert!(score.is_finite());
+}
+
+/// Four strange records, then ordinary ones: as long as they are flagged for its sake, its sensor is named, and they are not accused.
+#[test]
+fn the_sensor_that_made_the_score_is_named_as_long_as_the_score_is_smoothed() {
+    let model = fit(&table(10, plant(1, 5000, 10)), ModelSettings::default());
+    assert!(model.ordered());
+    let (mut detector, values) = (detector(&model), plant(2, 60, 10));
+    let mut after = 0;
+    for (i, row) in values.chunks_exact(10).enumerate() {
+        let mut row = row.to_vec();
+        row[4] += if (50..54).contains(&i) { 4.0 * model.scaler().scale[4] } else { 0.0 };
+        detector.observe(of("s"), &row);
+        let Verdict::Scored { score, flagged } = detector.judge()[0] else { panic!("warming") };
+        let why = detector.explain(0);
+        match i {
+            0..50 => assert!(!flagged),
+            50..54 => assert!(flagged && why.record_score > score && why.sensors[0].name == "f4", "{why:?}"),
+            _ if flagged => {
+                after += 1;
+                let named = why.sensors[0].name == "f4" && why.sensors[0].share > 0.5;
+                assert!(named && why.record_score < 1.0, "{} records later: {why:?}", i - 53);
+            }
+            _ => {}
+        }
+    }
+    assert!(after >= 2, "{after} later records flagged");
 }
 
 #[test]
@@ -465,12 +492,17 @@ fn the_encoding_of_state_does_not_change_by_accident() {
     state.observe(&model, (Offset(258), EventTime(1_000)), &[model.scaler().mean[0], f64::NAN], Duration::ZERO);
     let mut bytes = Vec::new();
     state.encode(&mut bytes);
-    let smoothed = state.smooth(&model, 0.0).to_bits(); // moves the level; what was encoded is the start
+    let smoothed = state.smooth(&model, 0.0, &mut [1.0, 0.0]).to_bits(); // moves the level; what was encoded is the start
     assert_ne!(bytes[25..33], smoothed.to_le_bytes());
     let nan = f32::NAN.to_le_bytes();
-    assert_eq!(bytes[..25], [1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[..25], [2, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[25..33], model.calibration().smoothed_start().to_le_bytes());
-    assert_eq!(bytes[33..], [[0; 4], nan, nan, nan].concat());
+    assert_eq!(bytes[33..], [[0; 4], [0; 4], [0; 4], nan, nan, nan].concat());
+    state.smooth(&model, f64::MAX, &mut [3.0, 1.0]);
+    bytes.clear();
+    state.encode(&mut bytes);
+    let blame: Vec<f32> = bytes[33..41].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    assert!(blame[0] == 3.0 * blame[1] && blame[1] > 0.0, "{blame:?}");
     let back = SeriesState::decode(&bytes, &model).unwrap();
     let mut again = Vec::new();
     back.encode(&mut again);
@@ -496,12 +528,16 @@ fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
         SeriesState::decode(&bytes, &model).unwrap_err()
     };
     assert_eq!(refused(&|b| b[0] = 9), StateError::Version { found: 9 });
-    assert_eq!(refused(&|b| b.clear()), StateError::Length { expected: 49, found: 0 });
-    assert_eq!(refused(&|b| b.push(0)), StateError::Length { expected: 49, found: 50 });
+    assert_eq!(refused(&|b| b.clear()), StateError::Length { expected: 57, found: 0 });
+    assert_eq!(refused(&|b| b.push(0)), StateError::Length { expected: 57, found: 58 });
     assert!(matches!(refused(&|b| b[25..33].fill(0xff)), StateError::NotFinite { .. }));
     assert!(matches!(
-        refused(&|b| b[33..37].copy_from_slice(&f32::INFINITY.to_le_bytes())),
-        StateError::NotFinite { .. }
+        refused(&|b| b[33..37].copy_from_slice(&f32::NAN.to_le_bytes())),
+        StateError::NotFinite { what: "blame" }
+    ));
+    assert!(matches!(
+        refused(&|b| b[41..45].copy_from_slice(&f32::INFINITY.to_le_bytes())),
+        StateError::NotFinite { what: "value in the window" }
     ));
     for cut in 0..good.len() {
         SeriesState::decode(&good[..cut], &model).unwrap_err();

@@ -188,7 +188,7 @@ fn held_out_scores(rows: &SeriesRows, split: &Split, calibration: &Calibration, 
     for range in rows.series() {
         let mut smoothed = calibration.smoothed_start();
         for row in range.clone().filter(|&row| !distances[row].is_nan()) {
-            smoothed = calibration.smooth(smoothed, distances[row]);
+            smoothed = calibration.smooth(smoothed, calibration.level(distances[row]));
             scores[row] = smoothed;
         }
     }

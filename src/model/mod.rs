@@ -94,14 +94,23 @@ pub(crate) struct Calibration {
 }
 
 impl Calibration {
-    /// Smoothed level of a series after a record at `distance`, from its level before. Finite, not negative.
-    pub fn smooth(&self, before: f64, distance: f64) -> f64 {
+    /// Level of one record at `distance`: finite, not negative.
+    pub fn level(&self, distance: f64) -> f64 {
         let ratio = distance / self.median;
-        let level = if ratio < RATIO_MAX { ratio } else { RATIO_MAX }.ln_1p();
+        if ratio < RATIO_MAX { ratio } else { RATIO_MAX }.ln_1p()
+    }
+
+    /// What the newest record counts for in what is smoothed.
+    pub fn weight(&self) -> f64 {
+        if self.layout.ordered { SMOOTHING } else { 1.0 }
+    }
+
+    /// Smoothed level of a series after a record at `level`, from its level before. Finite, not negative.
+    pub fn smooth(&self, before: f64, level: f64) -> f64 {
         if self.layout.ordered { before + SMOOTHING * (level - before) } else { level }
     }
 
-    /// Smoothed level of a series before its first record: that of the median distance.
+    /// Smoothed level of a series before its first record: that of the median distance, an ordinary record.
     pub fn smoothed_start(&self) -> f64 {
         1.0f64.ln_1p()
     }

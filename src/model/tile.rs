@@ -95,8 +95,21 @@ impl Tile {
         sum / (inputs - gaps).max(1) as f64
     }
 
-    /// After `whiten`: contribution w^2 of each input is this squared.
-    pub fn whitened(&self, row: usize) -> ArrayView1<'_, f32> {
+    /// After `whiten`: what each feature contributed to one input's distance, w^2 summed over the records of the window;
+    /// nothing where a value is missing. `out`: one number per feature.
+    pub fn contributions(&self, row: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        let mut missing = self.missing_in(row).iter().map(|at| at.1).peekable();
+        for (record, whitened) in self.whitened(row).exact_chunks(out.len()).into_iter().enumerate() {
+            for (j, (w, sum)) in whitened.iter().zip(&mut *out).enumerate() {
+                if missing.next_if_eq(&(record * whitened.len() + j)).is_none() {
+                    *sum += w * w;
+                }
+            }
+        }
+    }
+
+    fn whitened(&self, row: usize) -> ArrayView1<'_, f32> {
         self.whitened.row(row)
     }
 
@@ -104,7 +117,7 @@ impl Tile {
         self.pass.reconstruction().row(row)
     }
 
-    pub fn missing_in(&self, row: usize) -> &[(usize, usize)] {
+    fn missing_in(&self, row: usize) -> &[(usize, usize)] {
         let from = self.missing.partition_point(|at| at.0 < row);
         let to = self.missing.partition_point(|at| at.0 <= row);
         &self.missing[from..to]

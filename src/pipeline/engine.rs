@@ -239,6 +239,7 @@ fn alert(
         time: entry.time,
         series: entry.series,
         score,
+        record_score: why.record_score,
         model: model.fingerprint(),
         sensors: &why.sensors,
         other_share: why.other_share,

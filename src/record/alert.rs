@@ -14,6 +14,8 @@ pub struct Alert<'a> {
     pub series: &'a str,
     /// 1.0 is the threshold.
     pub score: f64,
+    /// Of this record alone: below 1 if it is earlier records of the series that keep the score up.
+    pub record_score: f64,
     /// The model's fingerprint, 16 hexadecimal digits.
     pub model: &'a str,
     /// Those with the largest shares, at most 64, the largest first.
@@ -30,7 +32,7 @@ pub struct Sensor<'a> {
     pub observed: Option<f64>,
     /// In the sensor's own unit.
     pub expected: f64,
-    /// Its part of the error, 0 to 1; 0 if it is imputed.
+    /// Its part of the error that made the score, 0 to 1; 0 if it is imputed.
     pub share: f64,
     pub imputed: bool,
 }
@@ -91,7 +93,7 @@ impl Alert<'_> {
 
 impl Serialize for Alert<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut alert = serializer.serialize_struct("Alert", 13)?;
+        let mut alert = serializer.serialize_struct("Alert", 14)?;
         alert.serialize_field("id", &self.id())?;
         alert.serialize_field("time", &self.time)?;
         alert.serialize_field("series", self.series)?;
@@ -99,6 +101,7 @@ impl Serialize for Alert<'_> {
         alert.serialize_field("partition", &self.position.partition)?;
         alert.serialize_field("offset", &self.position.offset)?;
         alert.serialize_field("score", &self.score)?;
+        alert.serialize_field("record_score", &self.record_score)?;
         alert.serialize_field("threshold", &1.0)?;
         alert.serialize_field("severity", self.severity().name())?;
         alert.serialize_field("model", self.model)?;
@@ -129,6 +132,7 @@ mod tests {
             time: EventTime(1_795_489_200_000),
             series: "pump-3",
             score: 2.31,
+            record_score: 4.5,
             model: "9f2c1a00ffee1234",
             sensors: SENSORS,
             other_share: 0.18,
@@ -151,7 +155,7 @@ mod tests {
     fn an_alert_on_the_wire_is_this_json() {
         let expect = concat!(
             r#"{"id":"sensors-3-1289","time":"2026-11-24T03:00:00.000Z","series":"pump-3","topic":"sensors","partition":3,"#,
-            r#""offset":1289,"score":2.31,"threshold":1.0,"severity":"severe","model":"9f2c1a00ffee1234","sensors":["#,
+            r#""offset":1289,"score":2.31,"record_score":4.5,"threshold":1.0,"severity":"severe","model":"9f2c1a00ffee1234","sensors":["#,
             r#"{"name":"flow","observed":1.2,"expected":3.4,"share":0.62,"imputed":false},"#,
             r#"{"name":"pressure","observed":9.1,"expected":7.7,"share":0.2,"imputed":false},"#,
             r#"{"name":"heat","observed":null,"expected":40.5,"share":0.0,"imputed":true}],"other_share":0.18,"#,
@@ -183,6 +187,7 @@ mod tests {
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
             score: 1.2451595955362638,
+            record_score: 2.0,
             model: "441e3ee5b9951c21",
             sensors: &sensors,
             other_share: 0.0,
@@ -211,7 +216,14 @@ mod tests {
             alert(),
             Alert { series: "", sensors: &[], other_share: 1.0, ..alert() },
             Alert { series: "a \"quoted\" \u{e9}", score: 1e-3, time: EventTime(-1), ..alert() },
-            Alert { time: EventTime::MIN, sensors: &many, score: f64::MAX, other_share: 0.0, ..alert() },
+            Alert {
+                time: EventTime::MIN,
+                sensors: &many,
+                score: f64::MAX,
+                record_score: 0.0,
+                other_share: 0.0,
+                ..alert()
+            },
             Alert { time: EventTime::MAX, topic: "a-b", sensors: &SENSORS[2..], ..alert() },
         ];
         let validator = validator();
@@ -227,7 +239,7 @@ mod tests {
         let validator = validator();
         let good: Value = serde_json::from_slice(&wire(&alert())).unwrap();
         let fields: Vec<String> = good.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(fields.len(), 13);
+        assert_eq!(fields.len(), 14);
         for field in &fields {
             let mut value = good.clone();
             value.as_object_mut().unwrap().remove(field);
@@ -241,6 +253,7 @@ mod tests {
             ("/severity", json!("fatal")),
             ("/threshold", json!(2)),
             ("/score", json!(null)),
+            ("/record_score", json!(-0.5)),
             ("/offset", json!(1.5)),
             ("/sensors/0/share", json!(1.1)),
             ("/sensors/0/observed", json!(null)),
