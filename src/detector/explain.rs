@@ -5,6 +5,8 @@ use crate::record::Sensor;
 
 /// Sensors named in one explanation; the rest share `other_share`.
 pub const SENSORS_MAX: usize = 64;
+/// A rest of all shares that is less is none.
+const ROUNDING: f64 = 1e-9;
 
 /// Why a record scored as it did.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +52,9 @@ impl Detector {
         sensors.sort_by(|a, b| b.share.total_cmp(&a.share)); // stable: equal shares stay in the schema's order
         sensors.truncate(SENSORS_MAX);
         let named: f64 = sensors.iter().map(|s| s.share).sum();
+        let rest = 1.0 - named;
+        let other_share = if rest > ROUNDING { rest } else { 0.0 };
         let record_score = model.calibration().level(distance) / self.threshold;
-        Explanation { sensors, other_share: (1.0 - named).max(0.0), record_score }
+        Explanation { sensors, other_share, record_score }
     }
 }

@@ -178,17 +178,17 @@ mod tests {
             imputed: false,
         };
         let sensors = [
-            sensor("motor.current", 39.6, 56.32014592383126, 0.5695023127436352),
-            sensor("bearing.vibration", 1.343, 1.277601664268947, 0.2578241747850329),
+            sensor("motor.current", 39.6, 56.32014592383126, 0.6034920560445828),
+            sensor("bearing.vibration", 1.343, 1.277601664268947, 0.22367442072235394),
         ];
         let alert = Alert {
             topic: "plant",
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 1.2451595955362638,
-            record_score: 2.0,
-            model: "441e3ee5b9951c21",
+            score: 1.234899789546062,
+            record_score: 3.1749087961592166,
+            model: "044d6129e1f5326c",
             sensors: &sensors,
             other_share: 0.0,
         };
