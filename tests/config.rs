@@ -63,6 +63,14 @@ fn everything_wrong_is_said_at_once() {
     assert_eq!(error.problems.len(), 3, "{error}");
     assert!(error.to_string().contains("RESIDUA__SERVICE__WORKERS"), "{error}");
     assert!(error.to_string().contains("the nearest is kafka.start"), "{error}");
+    // Values that do not fit each other too, but not what a refused value left behind.
+    let environment = [("RESIDUA__KAFKA__SESSION_TIMEOUT", "soon"), ("RESIDUA__KAFKA__HEARTBEAT_INTERVAL", "40s")];
+    let error = load(&smallest(), &environment).unwrap_err();
+    assert_eq!(error.problems.len(), 1, "{error}");
+    let environment = [("RESIDUA__LEARNING__MIN_RECORDS", "9"), ("RESIDUA__SERVICE__WORKER", "1")];
+    let error = load(&smallest(), &environment).unwrap_err();
+    assert_eq!(error.problems.len(), 2, "{error}");
+    assert!(error.to_string().contains("learning.min_records (RESIDUA__LEARNING__MIN_RECORDS): 9 is not"), "{error}");
 }
 
 #[test]

@@ -68,10 +68,14 @@ impl Config {
         let mut problems = Vec::new();
         let mut tables = Tables::of(&Config::default());
         let mut origins = BTreeMap::new();
+        let mut refused = Vec::new();
         for value in given {
             match tables.put(&value) {
                 Ok(()) => drop(origins.insert(value.key, value.origin)),
-                Err(problem) => problems.push(problem),
+                Err(problem) => {
+                    problems.push(problem);
+                    refused.push(value.key);
+                }
             }
         }
         let mut config = tables.into_config().map_err(ConfigError::one)?;
@@ -79,12 +83,26 @@ impl Config {
         let (properties, their_origins) = client::read(client, &mut problems);
         config.kafka.client = properties;
         origins.extend(their_origins);
-        // A wrong value already reported leaves its default behind; what does not fit a default is not the user's doing.
-        if problems.is_empty() {
-            problems = verify::problems(&config);
-        }
+        // A refused value leaves its default behind; what does not fit that is not the user's doing.
+        let doing = |problem: &String| !words(problem).any(|(word, _)| refused.iter().any(|key| key == word));
+        let misfits = verify::problems(&config).into_iter().filter(doing);
+        problems.extend(misfits.map(|problem| with_origins(&problem, &origins)));
         if problems.is_empty() { Ok(Loaded { config, origins }) } else { Err(ConfigError { problems }) }
     }
+}
+
+/// The words of a problem, each without the mark that ends it, and that mark.
+fn words(problem: &str) -> impl Iterator<Item = (&str, &str)> {
+    problem.split(' ').map(|word| word.split_at(word.trim_end_matches([':', ',', ';']).len()))
+}
+
+/// A problem that says where each key in it was set.
+fn with_origins(problem: &str, origins: &BTreeMap<String, String>) -> String {
+    let told = words(problem).map(|(word, mark)| match origins.get(word) {
+        Some(origin) => format!("{word} ({origin}){mark}"),
+        None => format!("{word}{mark}"),
+    });
+    told.collect::<Vec<_>>().join(" ")
 }
 
 impl Loaded {

@@ -20,10 +20,11 @@ pub(super) fn problems(c: &Config) -> Vec<String> {
 
 fn names(c: &Config, p: &mut Vec<String>) {
     let k = &c.kafka;
-    if k.brokers.is_empty() {
+    let brokers = || k.brokers.split(',').map(str::trim).filter(|b| !b.is_empty());
+    if brokers().next().is_none() {
         p.push("kafka.brokers: missing; expected host:port, or several parted by commas".to_owned());
     }
-    for broker in k.brokers.split(',').map(str::trim).filter(|b| !b.is_empty()) {
+    for broker in brokers() {
         let port =
             broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none_or(|port| port == 0) {
@@ -86,32 +87,36 @@ fn times(c: &Config, p: &mut Vec<String>) {
             p.push(format!("{key}: {value:?} is neither 0s nor at least 1ms"));
         }
     }
-    let mut less = |a: (&str, Duration), b: (&str, Duration), why: &str| {
-        if a.1 >= b.1 {
-            p.push(format!("{} = {:?} must be less than {} = {:?}: {why}", a.0, a.1, b.0, b.1));
+    let mut at_most = |a: (&str, Duration), b: (&str, Duration), why: &str| {
+        if a.1 > b.1 {
+            p.push(format!("{} = {:?} must be at most {} = {:?}: {why}", a.0, a.1, b.0, b.1));
         }
     };
-    let transaction = ("kafka.transaction_timeout", k.transaction_timeout);
-    less(("kafka.commit_interval", k.commit_interval), transaction, "a transaction must outlive its commit interval");
-    less(
-        transaction,
+    at_most(
+        ("2 x kafka.commit_interval", k.commit_interval * 2),
+        ("kafka.transaction_timeout", k.transaction_timeout),
+        "a transaction must outlive its commit interval",
+    );
+    // A full queue may be waited for so long, and then the commit.
+    let longest_turn = ("2 x kafka.transaction_timeout", k.transaction_timeout * 2);
+    at_most(
+        longest_turn,
         ("kafka.max_poll_interval", k.max_poll_interval),
         "a worker that waits for a transaction must stay in the group",
     );
-    less(
-        // A full queue may be waited for as long, and then the commit.
-        ("2 x kafka.transaction_timeout", k.transaction_timeout * 2),
-        ("http.liveness_timeout", c.http.liveness_timeout + ms(1)),
+    at_most(
+        longest_turn,
+        ("http.liveness_timeout", c.http.liveness_timeout),
         "a worker that waits for a transaction must not look dead",
     );
-    less(
+    at_most(
         ("3 x kafka.heartbeat_interval", k.heartbeat_interval * 3),
-        ("kafka.session_timeout", k.session_timeout + ms(1)),
+        ("kafka.session_timeout", k.session_timeout),
         "a member that misses two heartbeats is healthy",
     );
-    less(
+    at_most(
         ("kafka.session_timeout", k.session_timeout),
-        ("kafka.max_poll_interval", k.max_poll_interval + ms(1)),
+        ("kafka.max_poll_interval", k.max_poll_interval),
         "librdkafka refuses it otherwise",
     );
 }
