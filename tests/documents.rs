@@ -1,5 +1,6 @@
 //! Goal: documents tell the truth. Method: what they quote (files, keys, metrics, commands) must exist.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,15 +61,42 @@ fn every_key_that_a_document_names_is_known() {
     assert!(count > 5, "only {count} keys are named");
 }
 
-#[test]
-fn every_metric_that_a_document_names_is_exported() {
+/// Name, type and labels (but `le`) of every metric of residua.
+fn exported() -> BTreeSet<(String, String, String)> {
     let metrics = Metrics::new("0", &["x"], &["y"]).unwrap();
     metrics.model("0", 1.0, 1.0);
-    let exported = String::from_utf8(metrics.scrape().unwrap()).unwrap();
+    metrics.consumed("0", 1);
+    metrics.lag("0", 1);
+    metrics.rebalanced("0", 1);
+    metrics.series("0", 1);
+    let scraped = String::from_utf8(metrics.scrape().unwrap()).unwrap();
+    let types = scraped.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split_once(' '));
+    types
+        .filter(|(name, _)| name.starts_with("residua_"))
+        .map(|(name, kind)| {
+            let sample = scraped.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no sample of {name}"));
+            let labels = sample.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap());
+            let labels = labels.split(',').filter_map(|l| l.split('=').next()).filter(|l| !l.is_empty() && *l != "le");
+            (name.to_owned(), kind.to_owned(), labels.collect::<Vec<_>>().join(","))
+        })
+        .collect()
+}
+
+#[test]
+fn the_metrics_document_lists_every_metric_with_its_type_and_labels() {
+    let text = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let rows = text.lines().filter(|l| l.starts_with("| `residua_"));
+    let listed: Vec<(String, String, String)> = rows
+        .map(|row| {
+            let cells: Vec<String> = row.split('|').map(|c| c.trim().replace('`', "")).collect();
+            (cells[1].clone(), cells[2].clone(), cells[3].clone())
+        })
+        .collect();
+    assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), exported());
+    assert_eq!(listed.len(), exported().len(), "a metric is listed twice");
     for (file, text) in documents() {
         for metric in quoted(&text).into_iter().filter(|q| q.starts_with("residua_")) {
-            let name = metric.split('{').next().unwrap_or(metric);
-            assert!(exported.contains(&format!("# TYPE {name} ")), "{}: {metric}", file.display());
+            assert!(listed.iter().any(|(name, ..)| name == metric), "{}: {metric}", file.display());
         }
     }
 }
