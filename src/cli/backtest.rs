@@ -143,6 +143,7 @@ mod tests {
             ignore: if label.is_none() { vec!["label".to_owned()] } else { vec![] },
             series: Some("machine".to_owned()),
             timestamp: None,
+            missing: vec![],
         };
         let (alarms, model) = (AlarmArgs::default(), ModelArgs::default());
         let args = Args { csv, train_rows, label: label.map(str::to_owned), out: out.clone(), alarms, model };

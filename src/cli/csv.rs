@@ -29,6 +29,9 @@ pub struct CsvArgs {
     /// Column with the time, which is no feature; by default the one called "timestamp"
     #[arg(long, value_name = "COL")]
     pub timestamp: Option<String>,
+    /// Number that stands for no value, such as -9999 (repeatable)
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub missing: Vec<f64>,
 }
 
 /// A file's records, in its order.
@@ -76,7 +79,8 @@ fn parse(source: impl Read + 'static, args: &CsvArgs, label: Option<&str>) -> Re
     let mut row = StringRecord::new();
     while reader.read_record(&mut row)? {
         for (column, name) in &columns.features {
-            table.values.push(number(&row, *column, name)?);
+            let value = number(&row, *column, name)?;
+            table.values.push(if args.missing.contains(&value) { f64::NAN } else { value });
         }
         if let Some(column) = columns.label {
             let name = label.unwrap_or_default();
@@ -154,6 +158,7 @@ mod tests {
             ignore: ignore.iter().map(ToString::to_string).collect(),
             series: series.map(str::to_owned),
             timestamp: timestamp.map(str::to_owned),
+            missing: vec![],
         }
     }
 
@@ -173,6 +178,13 @@ mod tests {
         assert_eq!(got.table.row(0), [1.5, 1.0]);
         assert!(got.table.row(1)[0].is_nan() && got.table.row(2)[0].is_nan());
         assert_eq!(got.table.row(2)[1], 1000.0);
+    }
+
+    #[test]
+    fn numbers_that_stand_for_no_value_are_missing() {
+        let given = CsvArgs { missing: vec![-9999.0], ..args(&[], None, None) };
+        let got = parse(bytes("a,b\n-9999,1\n2,-9999.0\n"), &given, Some("b")).unwrap();
+        assert!(got.table.values[0].is_nan() && got.table.values[1] == 2.0, "{:?}", got.table.values);
     }
 
     #[test]

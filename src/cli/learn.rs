@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::ops::ControlFlow;
 
 use crate::model::{Activation, AlarmBudget, Auto, Model, ModelSettings, TrainingSource};
-use crate::record::Table;
+use crate::record::{StandIn, Table};
 
 /// The `[model]` settings that one tries out on files; the others keep their defaults.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -63,6 +63,11 @@ impl ModelArgs {
 
 /// Trains with a progress bar on standard error, if that is a terminal.
 pub fn learn(table: &Table, settings: &ModelSettings, source: TrainingSource) -> Result<Model> {
+    for StandIn { feature, value, records } in table.stand_ins() {
+        eprintln!(
+            "{feature} is {value} in {records} rows, far from all others: if that means no value, say --missing {value}"
+        );
+    }
     let bar = ProgressBar::new(settings.steps as u64).with_message("training").with_style(
         ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} steps, {eta} left")
             .unwrap_or(ProgressStyle::default_bar()),

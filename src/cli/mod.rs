@@ -48,7 +48,7 @@ enum Command {
     /// Train a model into a file, from the input topic or from a CSV file
     Train(train::Args),
     /// Learn from the first rows of a CSV file, score the others
-    Backtest(backtest::Args),
+    Backtest(Box<backtest::Args>),
     /// Show what is in a model file
     Inspect(inspect::Args),
 }

@@ -19,7 +19,7 @@ enum From {
     /// From the history of the input topic, as `run` does it when there is no model
     Topic(TopicArgs),
     /// From a CSV file
-    File(FileArgs),
+    File(Box<FileArgs>),
 }
 
 #[derive(clap::Args)]

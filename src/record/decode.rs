@@ -23,6 +23,7 @@ pub struct Decoder {
     timestamp_field: Option<FieldPath>,
     timestamp_format: TimestampFormat,
     missing: Missing,
+    missing_values: Vec<f64>,
     trie: Trie,
     /// By edge of the trie: whether the key was in this record.
     seen: Vec<bool>,
@@ -57,12 +58,14 @@ impl Decoder {
             timestamp_field: settings.timestamp_field.clone(),
             timestamp_format: settings.timestamp_format,
             missing: settings.missing,
+            missing_values: settings.missing_values.clone(),
             seen: vec![false; trie.len()],
             trie,
         })
     }
 
-    /// Writes the record's values into `values`, in the order of the schema; NaN is a value that is absent or null. After a
+    /// Writes the record's values into `values`, in the order of the schema; NaN is a value that is absent, null, or one
+    /// that stands for none. After a
     /// refusal `values` holds nothing of use. Allocates for refusals, escapes, series that become hexadecimal, numbers of
     /// 20 digits and more, and unneeded values two levels deep; otherwise not.
     ///
@@ -73,6 +76,9 @@ impl Decoder {
         let text = text_of(raw)?;
         values.fill(f64::NAN);
         let found = self.walk(text, values)?;
+        if !self.missing_values.is_empty() {
+            values.iter_mut().filter(|v| self.missing_values.contains(v)).for_each(|v| *v = f64::NAN);
+        }
         self.check_missing(values)?;
         let series = match &self.series_field {
             None => series::from_key(raw.key)?,

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use super::decode::{self, Decoder};
 use super::scan::{Entry, Fields, Use};
+use super::stand_in::{self, StandIn};
 use super::{Features, InputSettings, Missing, Position, RawRecord, Refusal, Schema, SchemaError};
 
 /// Values to learn from, in log order: by partition, then offset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     pub schema: Schema,
-    /// One row of `schema.len()` values per record; NaN = absent or null.
+    /// One row of `schema.len()` values per record; NaN = no value.
     pub values: Vec<f64>,
     /// By row: the index of its series, numbered from 0 in the order in which they come in the log.
     pub series: Vec<u32>,
@@ -30,6 +31,7 @@ pub struct History {
     /// Of the listed features, or of none with "auto".
     decoder: Decoder,
     missing: Missing,
+    missing_values: Vec<f64>,
     fields: Learned,
     records: Vec<Kept>,
     entries: Vec<Entry>,
@@ -57,6 +59,11 @@ struct Kept {
 impl Table {
     pub fn rows(&self) -> usize {
         self.series.len()
+    }
+
+    /// Numbers that may stand for no value, and should be told so (`input.missing_values`).
+    pub fn stand_ins(&self) -> Vec<StandIn> {
+        stand_in::find(self)
     }
 
     /// Those of the first `count` rows that hold any value: what a daemon would learn from them.
@@ -99,6 +106,7 @@ impl History {
         Ok(History {
             decoder,
             missing: settings.missing,
+            missing_values: settings.missing_values.clone(),
             fields,
             records: vec![],
             entries: vec![],
@@ -164,7 +172,7 @@ impl History {
         for record in order {
             let start = record.checked_sub(1).map_or(0, |before| self.records[before].entries_end);
             let kept = &self.records[record];
-            if !fill(&mut row, &self.entries[start..kept.entries_end], &uses, self.missing) {
+            if !fill(&mut row, &self.entries[start..kept.entries_end], &uses, self.missing, &self.missing_values) {
                 continue;
             }
             table.values.extend_from_slice(&row);
@@ -179,13 +187,15 @@ impl History {
 }
 
 /// Writes the values of one record into `row`. False if a decoder of these features would refuse the record.
-fn fill(row: &mut [f64], entries: &[Entry], uses: &[Use], missing: Missing) -> bool {
+fn fill(row: &mut [f64], entries: &[Entry], uses: &[Use], missing: Missing, missing_values: &[f64]) -> bool {
     row.fill(f64::NAN);
     for entry in entries {
         let (Entry::Number(field, _) | Entry::Object(field) | Entry::Spoilt(field)) = *entry;
         match (uses[field as usize], *entry) {
             (Use::None, _) | (Use::Above, Entry::Object(_)) => {}
-            (Use::Feature(index), Entry::Number(_, value)) => row[index] = value,
+            (Use::Feature(index), Entry::Number(_, value)) => {
+                row[index] = if missing_values.contains(&value) { f64::NAN } else { value };
+            }
             (Use::Feature(_), Entry::Object(_) | Entry::Spoilt(_)) => return false,
             (Use::Above, Entry::Number(..) | Entry::Spoilt(_)) => return false,
         }
@@ -357,5 +367,21 @@ mod tests {
         assert_eq!((history.accepted(), history.is_full()), (3, false));
         push(&mut history, (0, 3), "p", r#"{"x":1,"y":2}"#).unwrap();
         assert_eq!((history.accepted(), history.is_full()), (3, true));
+    }
+
+    /// Listed or learned, in training as in service.
+    #[test]
+    fn numbers_that_stand_for_no_value_are_missing() {
+        let records =
+            [r#"{"x":1,"y":-9999}"#, r#"{"x":-9999.0,"y":2}"#, r#"{"x":-9999,"y":-9.999e3}"#, r#"{"x":3,"y":4}"#];
+        for features in [r#""auto""#, r#"["x","y"]"#] {
+            let settings = format!(r#"{{"features":{features},"missing_values":[-9999,7]}}"#);
+            let mut history = History::new(&self::settings(&settings)).unwrap();
+            // The third holds no value; with a list that is known at once.
+            let refused = (0..).zip(records).filter(|(at, record)| push(&mut history, (0, *at), "p", record).is_err());
+            assert_eq!(refused.count(), usize::from(features != r#""auto""#));
+            let rows: Vec<String> = history.finish().unwrap().values.iter().map(f64::to_string).collect();
+            assert_eq!(rows, ["1", "NaN", "NaN", "2", "3", "4"], "{features}");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod scan;
 mod schema;
 mod series;
 mod settings;
+mod stand_in;
 mod summary;
 mod time;
 mod trie;
@@ -31,6 +32,7 @@ pub use refusal::Refusal;
 pub use schema::{MAX_FEATURES, Schema, SchemaError};
 pub use series::SERIES_MAX_BYTES;
 pub use settings::{Features, InputSettings, Missing, TimestampFormat};
+pub use stand_in::StandIn;
 pub use time::EventTime;
 
 /// A message as it was read, borrowed from the client's buffer.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::FieldPath;
 
 /// What of a record is read, and how.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InputSettings {
     pub features: Features,
@@ -20,6 +20,8 @@ pub struct InputSettings {
     pub timestamp_field: Option<FieldPath>,
     pub timestamp_format: TimestampFormat,
     pub missing: Missing,
+    /// Numbers that stand for no value, such as -9999.
+    pub missing_values: Vec<f64>,
 }
 
 /// Which fields a model is learned from: `"auto"` or a list of paths.
@@ -132,17 +134,18 @@ mod tests {
         let path = |text: &str| text.parse::<FieldPath>().unwrap();
         check("{}", InputSettings::default());
         check(
-            r#"{"features":"auto","series_field":"","timestamp_field":"","timestamp_format":"rfc3339","missing":"impute"}"#,
+            r#"{"features":"auto","series_field":"","timestamp_field":"","timestamp_format":"rfc3339","missing":"impute","missing_values":[]}"#,
             InputSettings::default(),
         );
         check(
-            r#"{"features":["a","b.c"],"series_field":"id","timestamp_field":"t.at","timestamp_format":"us","missing":"reject"}"#,
+            r#"{"features":["a","b.c"],"series_field":"id","timestamp_field":"t.at","timestamp_format":"us","missing":"reject","missing_values":[-9999,1e9]}"#,
             InputSettings {
                 features: Features::List(vec![path("a"), path("b.c")]),
                 series_field: Some(path("id")),
                 timestamp_field: Some(path("t.at")),
                 timestamp_format: TimestampFormat::Microseconds,
                 missing: Missing::Reject,
+                missing_values: vec![-9999.0, 1e9],
             },
         );
     }

@@ -13,7 +13,7 @@ use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
 use crate::model::{ARTIFACT_BYTES_MAX, FitError, Model, ModelSettings, TrainingSource};
 use crate::pipeline::{Pulse, Stop};
-use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, SchemaError};
+use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, SchemaError, StandIn};
 
 /// Wait between two looks at a topic that has too few records.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -137,6 +137,14 @@ impl Learner<'_> {
         let source = TrainingSource::Topic { topic: self.kafka.input.clone(), ranges };
         let table = history.finish().context("learn the features from history")?;
         tracing::info!(records = table.rows(), refused, features = table.schema.len(), "training on history");
+        for StandIn { feature, value, records } in table.stand_ins() {
+            tracing::warn!(
+                feature,
+                value,
+                records,
+                "a number far from all others comes again and again; if it stands for no value, list it in input.missing_values and learn again"
+            );
+        }
         let mut progress = |done, total| {
             self.progress.at(Stage::Training, done, total);
             if self.wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
