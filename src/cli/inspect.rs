@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::learn::AlarmArgs;
-use crate::model::TrainingSource;
+use crate::model::{Thresholds, TrainingSource};
 use crate::service::load;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -34,7 +34,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     writeln!(out, "network      {inputs}-{hidden}-{code}-{hidden}-{inputs}, {:?}", settings.activation)?;
     writeln!(out, "window       {} (records per input)", model.window())?;
     writeln!(out, "order        {}", if model.ordered() { "in time, scores are smoothed" } else { "none" })?;
-    writeln!(out, "threshold    {:.6} at {}", model.threshold(&args.alarms.alarms), args.alarms.alarms)?;
+    let Thresholds { record, smoothed } = model.thresholds(&args.alarms.alarms);
+    writeln!(out, "thresholds   {record:.6} of a record, {smoothed:.6} smoothed, at {}", args.alarms.alarms)?;
     writeln!(out, "settings     {}", serde_json::to_string(settings)?)?;
     writeln!(out, "features     {}", model.schema().len())?;
     for name in model.schema().names() {

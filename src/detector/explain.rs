@@ -15,7 +15,7 @@ pub struct Explanation<'a> {
     pub sensors: Vec<Sensor<'a>>,
     /// 1 minus the shares above: what further sensors contributed, and earlier values of sensors whose newest value is missing.
     pub other_share: f64,
-    /// The score of this record alone, not smoothed.
+    /// The score of this record alone, not smoothed; at most the score.
     pub record_score: f64,
 }
 
@@ -23,7 +23,8 @@ impl Detector {
     /// Why record `index` of the last judged batch scored as it did; empty for a warming record. Valid until the next
     /// `observe`. Costs one forward pass.
     ///
-    /// Shares are of the score, which is smoothed: what a sensor did in earlier records counts as much as it still counts there.
+    /// Shares are of what made the score: this record alone, or the smoothed level, in which what a sensor did in earlier records
+    /// counts as much as it still counts there.
     pub fn explain(&mut self, index: usize) -> Explanation<'_> {
         let Self { model, batch, tile, names, .. } = self;
         let (features, inputs) = (names.len(), model.layer_sizes()[0]);
@@ -54,7 +55,7 @@ impl Detector {
         let named: f64 = sensors.iter().map(|s| s.share).sum();
         let rest = 1.0 - named;
         let other_share = if rest > ROUNDING { rest } else { 0.0 };
-        let record_score = model.calibration().level(distance) / self.threshold;
+        let record_score = model.calibration().level(distance) / self.thresholds.record;
         Explanation { sensors, other_share, record_score }
     }
 }

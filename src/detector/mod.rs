@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AlarmBudget, Model, TILE, Tile};
+use crate::model::{AlarmBudget, Model, TILE, Thresholds, Tile};
 use crate::record::{EventTime, NextOffset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
 pub use series::Forgotten;
@@ -68,7 +68,7 @@ pub enum Verdict {
 pub struct Detector {
     model: Arc<Model>,
     names: Vec<String>,
-    threshold: f64,
+    thresholds: Thresholds,
     series: SeriesSettings,
     /// Series by partition: what is said of a record depends on its partition alone.
     partitions: BTreeMap<PartitionId, SeriesTable>,
@@ -93,7 +93,7 @@ struct Batch {
     gaps: Vec<usize>,
     /// Distance of each record's residual; NaN while warming.
     distances: Vec<f64>,
-    /// Records x features: what each feature contributed to the distance; once judged, what it has made of the smoothed level.
+    /// Records x features: what each feature contributed to the distance; once judged, to what made the score.
     parts: Vec<f32>,
 }
 
@@ -109,7 +109,7 @@ impl Detector {
     pub fn new(model: Arc<Model>, settings: &DetectorSettings, series: &SeriesSettings) -> Self {
         Self {
             names: model.schema().names().map(|name| name.to_string()).collect(),
-            threshold: model.threshold(&settings.alarms),
+            thresholds: model.thresholds(&settings.alarms),
             tile: model.tile(),
             model,
             series: series.clone(),
@@ -174,7 +174,13 @@ impl Detector {
             self.verdicts.push(if distance.is_nan() {
                 Verdict::Warming
             } else {
-                let score = state.smooth(model, distance, parts) / self.threshold;
+                let levels = state.smooth(model, distance, parts);
+                let (alone, together) =
+                    (levels.record / self.thresholds.record, levels.smoothed / self.thresholds.smoothed);
+                if together >= alone {
+                    parts.copy_from_slice(state.blame());
+                }
+                let score = alone.max(together);
                 Verdict::Scored { score, flagged: score >= 1.0 }
             });
         }
@@ -244,9 +250,9 @@ impl Detector {
         &self.model
     }
 
-    /// Smoothed level of score 1.0.
-    pub fn threshold(&self) -> f64 {
-        self.threshold
+    /// Levels of score 1.0.
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
     }
 }
 

@@ -22,6 +22,13 @@ pub enum StateError {
     Model { found: String, expected: String },
 }
 
+/// Levels of one record, before the division by the thresholds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Levels {
+    pub record: f64,
+    pub smoothed: f64,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SeriesState {
     /// Of the last record: the state includes it, and none after it.
@@ -30,7 +37,7 @@ pub(crate) struct SeriesState {
     seen: u64,
     /// Of the last record.
     time: EventTime,
-    /// Smoothed level of the score (before the division by the threshold).
+    /// Smoothed level (before the division by the threshold).
     smoothed: f64,
     /// What each feature has made of the smoothed level, above that of an ordinary record: smoothed as the level is.
     blame: Vec<f32>,
@@ -153,9 +160,8 @@ impl SeriesState {
         out.extend_from_slice(newer);
     }
 
-    /// Smoothed level after a record at `distance`. Called once per record, in order. `parts`: what each feature contributed to
-    /// the distance; becomes what each has made of the smoothed level, above that of an ordinary record.
-    pub fn smooth(&mut self, model: &Model, distance: f64, parts: &mut [f32]) -> f64 {
+    /// Levels after a record at `distance`. Called once per record, in order. `parts`: what each feature contributed to the distance.
+    pub fn smooth(&mut self, model: &Model, distance: f64, parts: &[f32]) -> Levels {
         let calibration = model.calibration();
         let level = calibration.level(distance);
         self.smoothed = calibration.smooth(self.smoothed, level);
@@ -166,9 +172,13 @@ impl SeriesState {
         let weight = calibration.weight() as f32;
         for (blame, part) in self.blame.iter_mut().zip(parts) {
             *blame += weight * (per_part * *part - *blame);
-            *part = *blame;
         }
-        self.smoothed
+        Levels { record: level, smoothed: self.smoothed }
+    }
+
+    /// What each feature has made of the smoothed level, above that of an ordinary record.
+    pub fn blame(&self) -> &[f32] {
+        &self.blame
     }
 
     /// Where the oldest record of the ring starts.

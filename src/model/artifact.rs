@@ -16,11 +16,11 @@ use super::residual::{Residuals, WHITENED_MAX};
 use super::scaler::Scaler;
 use super::settings::{Activation, INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX, WINDOW_MAX};
 use super::tail::{QUANTILES, Tail};
-use super::{ARTIFACT_BYTES_MAX, Calibration, Layout, Model, RowCounts, TrainingSource};
+use super::{ARTIFACT_BYTES_MAX, Calibration, Layout, Model, RowCounts, Tails, TrainingSource};
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
@@ -124,13 +124,16 @@ impl Model {
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
         let wide = |name: &str, values: &[f64]| (name.to_owned(), Tensor::wide(values));
-        let tail = &self.calibration.tail;
-        let numbers = [self.calibration.median, tail.start, tail.rate, tail.shape, tail.scale];
+        let Tails { record, smoothed } = &self.calibration.tails;
+        let numbers = |tail: &Tail| Tensor::wide(&[tail.start, tail.rate, tail.shape, tail.scale]);
         let mut tensors = vec![
             wide("scaler.mean", &self.scaler.mean),
             wide("scaler.scale", &self.scaler.scale),
-            wide("calibration.numbers", &numbers),
-            wide("calibration.quantiles", &tail.quantiles),
+            wide("calibration.median", &[self.calibration.median]),
+            ("calibration.record.tail".to_owned(), numbers(record)),
+            wide("calibration.record.quantiles", &record.quantiles),
+            ("calibration.smoothed.tail".to_owned(), numbers(smoothed)),
+            wide("calibration.smoothed.quantiles", &smoothed.quantiles),
             ("residual.mean".to_owned(), Tensor::narrow(self.residuals.mean.iter(), vec![self.residuals.mean.len()])),
             (
                 "residual.scale".to_owned(),
@@ -216,7 +219,7 @@ impl Reader<'_> {
         let hidden = within("hidden width", self.length("network.0.bias")?, WIDTH_MAX)?;
         let code = within("code width", self.length("network.1.bias")?, WIDTH_MAX)?;
         let whitened = inputs <= WHITENED_MAX;
-        let expected = 6 + usize::from(whitened) + 2 * LAYERS;
+        let expected = 9 + usize::from(whitened) + 2 * LAYERS;
         if self.tensors.len() != expected {
             return Err(value("number of tensors", self.tensors.len(), &expected.to_string()));
         }
@@ -236,7 +239,7 @@ impl Reader<'_> {
             return Err(value("residual.scale", v, "more than 0"));
         }
         Ok(Model {
-            calibration: Calibration { layout: header.layout, ..self.calibration()? },
+            calibration: self.calibration(header.layout)?,
             schema: header.schema.into_owned(),
             source: header.source.into_owned(),
             settings: header.settings.into_owned(),
@@ -248,31 +251,31 @@ impl Reader<'_> {
         })
     }
 
-    fn calibration(&self) -> Result<Calibration, ArtifactError> {
-        let numbers = self.wide("calibration.numbers", 5)?;
-        let [median, start, rate, shape, scale] = numbers[..] else {
-            return Err(value("calibration.numbers", numbers.len(), "5 numbers"));
-        };
-        let quantiles = self.wide("calibration.quantiles", QUANTILES)?;
-        let sound = [
-            ("median", median, 1e-12, 1e30),
+    fn calibration(&self, layout: Layout) -> Result<Calibration, ArtifactError> {
+        let [median] = self.wide("calibration.median", 1)?[..] else { unreachable!("one number was asked for") };
+        sound("calibration.median", median, 1e-12, 1e30)?;
+        let tails = Tails { record: self.tail("calibration.record")?, smoothed: self.tail("calibration.smoothed")? };
+        Ok(Calibration { layout, median, tails })
+    }
+
+    fn tail(&self, name: &str) -> Result<Tail, ArtifactError> {
+        let numbers = self.wide(&format!("{name}.tail"), 4)?;
+        let [start, rate, shape, scale] = numbers[..] else { unreachable!("four numbers were asked for") };
+        let quantiles = self.wide(&format!("{name}.quantiles"), QUANTILES)?;
+        for (what, v, min, max) in [
             ("start", start, 1e-12, 1e6),
             ("rate", rate, 1e-12, 1.0),
             ("shape", shape, -1.0, 1.0),
             ("scale", scale, 1e-12, 1e6),
             ("lowest quantile", quantiles[0], 0.0, 1e6),
             ("highest quantile", quantiles[QUANTILES - 1], 0.0, 1e6),
-        ];
-        for (name, v, min, max) in sound {
-            if !(min..=max).contains(&v) {
-                return Err(value(&format!("calibration {name}"), v, &format!("{min:e} to {max:e}")));
-            }
+        ] {
+            sound(&format!("{name} {what}"), v, min, max)?;
         }
         if !quantiles.is_sorted() {
-            return Err(value("calibration.quantiles", "unsorted", "ascending values"));
+            return Err(value(&format!("{name}.quantiles"), "unsorted", "ascending values"));
         }
-        let layout = Layout { window: 1, ordered: false };
-        Ok(Calibration { layout, median, tail: Tail { start, rate, shape, scale, quantiles } })
+        Ok(Tail { start, rate, shape, scale, quantiles })
     }
 
     fn layers(&self, sizes: [usize; LAYERS + 1]) -> Result<[Dense; LAYERS], ArtifactError> {
@@ -342,6 +345,10 @@ fn within(name: &str, n: usize, max: usize) -> Result<usize, ArtifactError> {
     if (1..=max).contains(&n) { Ok(n) } else { Err(value(name, n, &format!("1 to {max}"))) }
 }
 
+fn sound(name: &str, v: f64, min: f64, max: f64) -> Result<(), ArtifactError> {
+    if (min..=max).contains(&v) { Ok(()) } else { Err(value(name, v, &format!("{min:e} to {max:e}"))) }
+}
+
 fn value(name: &str, value: impl ToString, expected: &str) -> ArtifactError {
     ArtifactError::Value { name: name.to_owned(), value: value.to_string(), expected: expected.to_owned() }
 }
@@ -408,7 +415,7 @@ mod tests {
     #[test]
     fn forged_contents_are_refused_with_a_reason() {
         let cases: &[(Change, &str)] = &[
-            (|h, _| h["format"] = 2.into(), "format 2: expected 1"),
+            (|h, _| h["format"] = 3.into(), "format 3: expected 2"),
             (|h, _| h["format"] = "x".into(), "metadata: invalid type"),
             (|h, _| h["surprise"] = 1.into(), "unknown field `surprise`"),
             (|h, _| h["schema"] = serde_json::json!([]), "metadata: "),
@@ -425,8 +432,8 @@ mod tests {
             ),
             (|h, _| h["settings"]["steps"] = 0.into(), "model.steps = 0"),
             (|h, _| h["activation"] = "softmax".into(), "unknown variant `softmax`"),
-            (|_, t| drop(t.remove(0)), "number of tensors = 14, expected 15"),
-            (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 16"),
+            (|_, t| drop(t.remove(0)), "number of tensors = 17, expected 18"),
+            (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 19"),
             (|_, t| t[0].0 = "scaler.maen".to_owned(), "scaler.mean"),
             (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0; 2]), "expected F64 [3]"),
             (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0, 1e200, 0.0]), "at most 1e150"),
@@ -441,10 +448,13 @@ mod tests {
             (|_, t| tensor(t, "network.0.bias").shape = vec![4, 4], "expected one dimension"),
             (|_, t| tensor(t, "residual.scale").bytes.fill(0), "expected more than 0"),
             (|_, t| tensor(t, "residual.whitening").shape = vec![9], "expected F32 [3, 3]"),
-            (|_, t| *tensor(t, "calibration.numbers") = Tensor::wide(&[0.0; 5]), "calibration median = 0"),
-            (|_, t| *tensor(t, "calibration.numbers") = Tensor::wide(&[1.0, 1.0, 0.02, 9.0, 1.0]), "shape = 9"),
+            (|_, t| *tensor(t, "calibration.median") = Tensor::wide(&[0.0]), "calibration.median = 0"),
             (
-                |_, t| tensor(t, "calibration.quantiles").bytes[8..16].copy_from_slice(&9e5f64.to_le_bytes()),
+                |_, t| *tensor(t, "calibration.record.tail") = Tensor::wide(&[1.0, 0.02, 9.0, 1.0]),
+                "calibration.record shape = 9",
+            ),
+            (
+                |_, t| tensor(t, "calibration.smoothed.quantiles").bytes[8..16].copy_from_slice(&9e5f64.to_le_bytes()),
                 "ascending",
             ),
         ];

@@ -11,7 +11,7 @@ use super::series::{HeldOut, SeriesRows, Split};
 use super::settings::{INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX};
 use super::tail::Tail;
 use super::tile::{TILE, Tile};
-use super::{ARTIFACT_BYTES_MAX, ArtifactError, Calibration, Layout, Model, RowCounts, TrainingSource, train};
+use super::{ARTIFACT_BYTES_MAX, ArtifactError, Calibration, Layout, Model, RowCounts, Tails, TrainingSource, train};
 use crate::record::Table;
 
 /// Window of a single feature with a time order. One value alone has no shape; with several features, windows rank
@@ -101,10 +101,10 @@ fn check_size(inputs: usize, hidden: usize, code: usize) -> Result<(), FitError>
     if bytes <= ARTIFACT_BYTES_MAX { Ok(()) } else { Err(FitError::TooLarge { bytes }) }
 }
 
-/// Residual statistics, the median distance, and the tail of the scores: from held-out windows alone, since on training
+/// Residual statistics, the median distance, and the tails of the levels: from held-out windows alone, since on training
 /// windows a network looks better than it is.
 ///
-/// The distances that median and tail rest on are cross-fitted: each quarter of the held-out blocks is measured with the
+/// The distances that median and tails rest on are cross-fitted: each quarter of the held-out blocks is measured with the
 /// statistics of the other three. Measured with their own statistics they would be too small, by about twice the number
 /// of inputs over the number of rows, and the threshold would break its budget.
 fn calibrate(
@@ -131,8 +131,9 @@ fn calibrate(
     let mut calm: Vec<f64> = split.held_out.iter().map(|h| distances[h.row]).collect();
     calm.sort_by(f64::total_cmp);
     let median = calm[calm.len() / 2].max(1e-9);
-    let mut calibration = Calibration { layout, median, tail: Tail::fit(vec![1.0]) };
-    calibration.tail = Tail::fit(held_out_scores(rows, split, &calibration, &distances));
+    let unknown = Tail::fit(vec![1.0]);
+    let mut calibration = Calibration { layout, median, tails: Tails { record: unknown.clone(), smoothed: unknown } };
+    calibration.tails = held_out_tails(rows, split, &calibration, &distances);
     Ok((residuals, calibration))
 }
 
@@ -183,22 +184,24 @@ fn each_distance(
 
 /// Smoothed as in service: through the whole series, so that a held-out block is entered with the state its
 /// predecessors left.
-fn held_out_scores(rows: &SeriesRows, split: &Split, calibration: &Calibration, distances: &[f64]) -> Vec<f64> {
-    let mut scores = vec![f64::NAN; rows.rows()];
+fn held_out_tails(rows: &SeriesRows, split: &Split, calibration: &Calibration, distances: &[f64]) -> Tails {
+    let levels: Vec<f64> = distances.iter().map(|&distance| calibration.level(distance)).collect();
+    let mut smoothed = vec![f64::NAN; rows.rows()];
     for range in rows.series() {
-        let mut smoothed = calibration.smoothed_start();
+        let mut level = calibration.smoothed_start();
         for row in range.clone().filter(|&row| !distances[row].is_nan()) {
-            smoothed = calibration.smooth(smoothed, calibration.level(distances[row]));
-            scores[row] = smoothed;
+            level = calibration.smooth(level, levels[row]);
+            smoothed[row] = level;
         }
     }
-    split.held_out.iter().map(|h| scores[h.row]).collect()
+    let tail = |of: &[f64]| Tail::fit(split.held_out.iter().map(|h| of[h.row]).collect());
+    Tails { record: tail(&levels), smoothed: tail(&smoothed) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{noise, plane, table};
-    use super::super::{AlarmBudget, Auto};
+    use super::super::{AlarmBudget, Auto, Thresholds};
     use super::*;
 
     fn source() -> TrainingSource {
@@ -281,15 +284,19 @@ mod tests {
         huge[50] = 1e300;
         huge[90] = -1e90;
         for values in [vec![4.2; 600], missing, huge, (0..600).map(|i| f64::from(i % 2)).collect()] {
-            let threshold = fitted(&table(3, values), &quick()).threshold(&AlarmBudget::default());
-            assert!(threshold.is_finite() && threshold > 0.0, "{threshold}");
+            let Thresholds { record, smoothed } =
+                fitted(&table(3, values), &quick()).thresholds(&AlarmBudget::default());
+            assert!(
+                record.is_finite() && record > 0.0 && smoothed.is_finite() && smoothed > 0.0,
+                "{record} {smoothed}"
+            );
         }
     }
 
     #[test]
     fn wide_records_are_learned_without_whitening() {
         let model = fitted(&table(600, plane(1, 120, 600, 2)), &ModelSettings { steps: 20, ..quick() });
-        assert!(model.threshold(&AlarmBudget::default()).is_finite());
+        assert!(model.thresholds(&AlarmBudget::default()).record.is_finite());
         assert_eq!(Model::from_bytes(&model.to_bytes().unwrap()).unwrap().fingerprint(), model.fingerprint());
     }
 }

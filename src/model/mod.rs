@@ -1,9 +1,9 @@
 //! The model: what normal looks like, learned from records, and how strange one record is.
 //!
 //! scale (`scaler`) -> window (`series`) -> autoencoder (`network`, trained by `train`, sized by `bottleneck`) ->
-//! residual -> whitened residual (`residual`) -> distance -> log, smoothed per series -> divided by the threshold
-//! (`tail`, from an `AlarmBudget`). `fit` puts these together, `artifact` writes and reads the result. The reasons and
-//! sources are in docs/detection.md.
+//! residual -> whitened residual (`residual`) -> distance -> its logarithm, alone and smoothed per series -> each divided
+//! by its threshold (`tail`, from an `AlarmBudget`). `fit` puts these together, `artifact` writes and reads the result.
+//! The reasons and sources are in docs/detection.md.
 
 mod alarms;
 mod artifact;
@@ -37,8 +37,11 @@ use tail::Tail;
 
 /// Largest artifact that is written or read.
 pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Weight of the newest record in the smoothed score of its series.
+/// Weight of the newest record in the smoothed level of its series.
 const SMOOTHING: f64 = 0.3;
+/// Part of the alarm budget that goes to records judged alone. Smoothed levels exceed in runs of about 1 / `SMOOTHING`
+/// records, single ones do not: with this part, as many false incidents come from the one as from the other.
+const RECORD_SHARE: f64 = SMOOTHING / (1.0 + SMOOTHING);
 /// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
 const RATIO_MAX: f64 = 1e30;
 
@@ -84,13 +87,28 @@ pub(crate) struct Layout {
     pub ordered: bool,
 }
 
-/// From distances to scores.
+/// From distances to levels, and which of them are rare.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Calibration {
     layout: Layout,
     /// Of the held-out distances, positive.
     median: f64,
-    tail: Tail,
+    tails: Tails,
+}
+
+/// Distributions of the held-out levels: of records alone, and smoothed. The same where rows have no order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tails {
+    pub record: Tail,
+    pub smoothed: Tail,
+}
+
+/// Levels from which a record is flagged: for itself, or for its series. Finite and positive; levels divided by them are
+/// scores, the larger one counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    pub record: f64,
+    pub smoothed: f64,
 }
 
 impl Calibration {
@@ -172,9 +190,11 @@ impl Model {
         self.network.sizes()
     }
 
-    /// Smoothed level that a share `budget` of the normal records exceeds. Finite and positive; scores are divided by it.
-    pub fn threshold(&self, budget: &AlarmBudget) -> f64 {
-        self.calibration.tail.level(budget.rate())
+    /// Levels that a share `budget` of the normal records exceeds, one or the other.
+    pub fn thresholds(&self, budget: &AlarmBudget) -> Thresholds {
+        let Tails { record, smoothed } = &self.calibration.tails;
+        let (alone, together) = if self.ordered() { (RECORD_SHARE, 1.0 - RECORD_SHARE) } else { (1.0, 1.0) };
+        Thresholds { record: record.level(alone * budget.rate()), smoothed: smoothed.level(together * budget.rate()) }
     }
 
     pub(crate) fn scaler(&self) -> &Scaler {

@@ -14,7 +14,7 @@ pub struct Alert<'a> {
     pub series: &'a str,
     /// 1.0 is the threshold.
     pub score: f64,
-    /// Of this record alone: below 1 if it is earlier records of the series that keep the score up.
+    /// Of this record alone, at most the score: below 1 if it is earlier records of the series that keep that up.
     pub record_score: f64,
     /// The model's fingerprint, 16 hexadecimal digits.
     pub model: &'a str,

@@ -291,7 +291,7 @@ impl Context {
 
     fn put_in_force(&self, model: Arc<Model>) {
         let budget = &self.config.detector.alarms;
-        self.metrics.model(model.fingerprint(), model.threshold(budget), budget.rate());
+        self.metrics.model(model.fingerprint(), model.thresholds(budget), budget.rate());
         tracing::info!(model = model.fingerprint(), features = model.schema().len(), alarms = %budget, "model in force");
         self.progress.at(Stage::Done, 1, 1);
         // The probes take workers for alive from here on.

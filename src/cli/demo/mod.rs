@@ -96,8 +96,8 @@ fn configure(broker: &EmbeddedBroker, seed: u64, serve: bool) -> anyhow::Result<
         ("LEARNING__HISTORY", "0s".to_owned()),
         ("LEARNING__MIN_RECORDS", TRAINING_RECORDS.to_string()),
         ("MODEL__SEED", seed.to_string()),
-        // One false alarm a month: the plant sends 1,728 records a day.
-        ("DETECTOR__ALARMS", "1 per 50000 records".to_owned()),
+        // About three false alarms a year: the plant sends 1,728 records a day.
+        ("DETECTOR__ALARMS", "1 per 200000 records".to_owned()),
         ("HTTP__LISTEN", listen.to_owned()),
         ("LOG__LEVEL", "warn".to_owned()),
     ];
