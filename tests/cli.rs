@@ -123,7 +123,9 @@ fn bad_files_are_refused_with_the_place_and_what_was_expected() {
     refused(&[&backtest("100")[..], &["--ignore", "nope"]].concat(), 1, &["\"nope\"", "machine, a, b, c"]);
     let columns = ["--series", "machine", "--ignore", "note"];
     refused(&[&backtest("200")[..], &columns].concat(), 1, &["learn from 200 rows", "fewer than its 200"]);
-    refused(&[&backtest("5")[..], &columns].concat(), 1, &["5"]);
+    refused(&[&backtest("5")[..], &columns].concat(), 1, &["learn from 5 records"]);
+    let label = ["--series", "machine", "--ignore", "note", "--label", "a"];
+    refused(&[&backtest("100")[..], &label].concat(), 1, &["line 2", "label \"a\"", "expected 0 or 1"]);
     refused(&["backtest", "no/such.csv", "--out", "x", "--train-rows", "9"], 1, &["no/such.csv"]);
     refused(&["inspect", path(&csv)], 1, &["p.csv", "not a safetensors file"]);
     refused(&["check", "--config", "no/such.toml"], 78, &["no/such.toml"]);

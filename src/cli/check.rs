@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::kafka::{self, Finding};
-use crate::service::Failure;
+use crate::service::{Failure, unreachable};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,15 +15,15 @@ pub struct Args {
     /// Also ask Kafka: topics, their shape, rights
     #[arg(long)]
     connect: bool,
-    /// Create the topics that are missing
+    /// Create the topics that are missing, with as many partitions as the input has
     #[arg(long, requires = "connect")]
     create_topics: bool,
-    /// Partitions of a created input topic; the others get as many as the input has
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..=10_000))]
-    partitions: i32,
-    /// Replicas of created topics
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=16))]
-    replication: i32,
+    /// Create the input topic too, with N partitions
+    #[arg(long, value_name = "N", requires = "create_topics", value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    partitions: Option<i32>,
+    /// Replicas of created topics; else as the brokers' default.replication.factor says
+    #[arg(long, value_name = "N", requires = "create_topics", value_parser = clap::value_parser!(i32).range(1..=16))]
+    replication: Option<i32>,
 }
 
 /// Prints what it finds; fails on a bad configuration, on an unreachable Kafka, and on anything Kafka lacks.
@@ -39,17 +39,19 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
 
 async fn ask_kafka(args: &Args, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let settings = &config.kafka;
+    let lost = |cause| unreachable(settings.brokers.clone(), cause);
     writeln!(out)?;
     if args.create_topics {
-        for name in kafka::create_topics(settings, args.partitions, args.replication).await? {
+        for name in kafka::create_topics(settings, args.partitions, args.replication).await.map_err(lost)? {
             writeln!(out, "created topic `{name}`")?;
         }
     }
-    let checks = kafka::check(settings).await?;
+    let checks = kafka::check(settings).await.map_err(lost)?;
     let mut bad = 0;
     for check in &checks {
         match &check.finding {
             Finding::Good(note) => writeln!(out, "ok    {}: {note}", check.what)?,
+            Finding::Unknown(why) => writeln!(out, "?     {}: {why}", check.what)?,
             Finding::Bad(why) => {
                 bad += 1;
                 writeln!(out, "WRONG {}: {why}", check.what)?;

@@ -84,7 +84,7 @@ fn parse(source: impl Read + 'static, args: &CsvArgs, label: Option<&str>) -> Re
         }
         if let Some(column) = columns.label {
             let name = label.unwrap_or_default();
-            labels.push(number(&row, column, name)? > 0.0);
+            labels.push(label_of(&row, column, name)?);
         }
         let name = columns.series.map_or("", |column| row.get(column).unwrap_or_default());
         let index = match known.get(name) {
@@ -124,6 +124,18 @@ fn columns(header: &StringRecord, args: &CsvArgs, label: Option<&str>) -> Result
         bail!("find features: every column is ignored, or the time, series or label");
     }
     Ok(Columns { features, series, label })
+}
+
+/// Whether a row is labelled an anomaly.
+fn label_of(row: &StringRecord, column: usize, name: &str) -> Result<bool> {
+    match number(row, column, name)? {
+        0.0 => Ok(false),
+        1.0 => Ok(true),
+        _ => {
+            let line = row.position().map_or(0, |p| p.line());
+            bail!("read line {line}: label {name:?} is {:?}, expected 0 or 1", row.get(column).unwrap_or_default())
+        }
+    }
 }
 
 /// A cell as a number: empty or NaN is missing, true and false are 1 and 0 as in JSON records.
@@ -183,7 +195,7 @@ mod tests {
     #[test]
     fn numbers_that_stand_for_no_value_are_missing() {
         let given = CsvArgs { missing: vec![-9999.0], ..args(&[], None, None) };
-        let got = parse(bytes("a,b\n-9999,1\n2,-9999.0\n"), &given, Some("b")).unwrap();
+        let got = parse(bytes("a,b\n-9999,1\n2,0\n"), &given, Some("b")).unwrap();
         assert!(got.table.values[0].is_nan() && got.table.values[1] == 2.0, "{:?}", got.table.values);
     }
 

@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::kafka::{self, Remedy};
 use crate::pipeline::WorkerError;
+use crate::record::SchemaError;
 use crate::service::Failure;
 
 /// Bad configuration, or Kafka lacks a topic or right that it needs (sysexits.h: EX_CONFIG).
@@ -74,6 +75,10 @@ pub fn main() -> ExitCode {
 
 fn exit_code(e: &anyhow::Error) -> u8 {
     if e.chain().any(|c| c.is::<ConfigError>()) {
+        return EXIT_CONFIG;
+    }
+    // The features that are listed, or that history shows, cannot be learned.
+    if e.chain().any(|c| c.is::<SchemaError>()) {
         return EXIT_CONFIG;
     }
     for cause in e.chain() {

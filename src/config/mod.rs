@@ -158,7 +158,7 @@ impl Tables {
             }
         }
         self.0[table][key] = before;
-        Err(refuse(why))
+        Err(refuse(with_value(&why, &given.value)))
     }
 
     fn nearest(&self, key: &str) -> String {
@@ -193,6 +193,16 @@ fn without_client(mut kafka: Value) -> Value {
         table.remove("client");
     }
     kafka
+}
+
+/// A type's complaint, with the value it is about. Tables hold no secrets: those of `[kafka.client]` do not come here.
+fn with_value(why: &str, value: &Value) -> String {
+    let shown = value.to_string();
+    // jiff's words for it are about its parser.
+    if why.contains("\"friendly\" duration") {
+        return format!("{shown} is not a duration like 100ms, 30s or 1h 30m");
+    }
+    if why.contains(shown.trim_matches('"')) { why.to_owned() } else { format!("{why}, got {shown}") }
 }
 
 /// Whether a table has the right types.

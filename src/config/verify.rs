@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Config;
+use crate::record::History;
 
 /// Kafka's own limit for a topic name.
 const TOPIC_NAME_MAX: usize = 249;
@@ -140,4 +141,5 @@ fn numbers(c: &Config, p: &mut Vec<String>) {
         ));
     }
     p.extend(c.model.check().err().map(|e| e.to_string()));
+    p.extend(History::new(&c.input).err().map(|e| format!("input.features: {e}")));
 }

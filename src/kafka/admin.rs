@@ -11,10 +11,12 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
 use super::settings::{Delivery, KafkaSettings};
-use super::{Outgoing, Output};
+use super::{Closing, Outgoing, Output};
 
 /// Longest single wait for a record.
 const POLL: Duration = Duration::from_millis(500);
+/// Number of replicas that means the brokers' own default.
+const BROKERS_DEFAULT: i32 = -1;
 
 /// A topic residua uses, and the shape it must have.
 #[derive(Debug, Clone)]
@@ -40,6 +42,7 @@ pub struct Check {
 pub enum Finding {
     Good(String),
     Bad(String),
+    Unknown(String),
 }
 
 impl KafkaSettings {
@@ -61,14 +64,15 @@ impl KafkaSettings {
     }
 }
 
-fn consumer(settings: &KafkaSettings) -> Result<BaseConsumer<Quiet>> {
-    client::reader(settings).create_with_context(Quiet).map_err(|cause| Error::Client { role: "client", cause })
+fn consumer(settings: &KafkaSettings) -> Result<Closing<BaseConsumer<Quiet>>> {
+    let made = client::reader(settings).create_with_context(Quiet);
+    made.map(|c| Closing::new("client", c)).map_err(|cause| Error::Client { role: "client", cause })
 }
 
 /// Whether a broker answers within `timeout` and the input topic exists. Returns the number of its partitions.
 pub fn reachable(settings: &KafkaSettings, timeout: Duration) -> Result<usize> {
-    partitions(&consumer(settings)?, &settings.input, timeout)?
-        .ok_or(Error::MissingTopic { topic: settings.input.clone() })
+    let consumer = consumer(settings)?;
+    partitions(&consumer, &settings.input, timeout)?.ok_or(Error::MissingTopic { topic: settings.input.clone() })
 }
 
 /// The topics that do not exist, with their roles; an error for one of the wrong shape. Waits for at most `timeout` in all.
@@ -81,6 +85,9 @@ pub fn missing_topics(settings: &KafkaSettings, timeout: Duration) -> Result<Vec
             None => missing.push(topic),
             Some(found) if topic.like_input && found < of_input => {
                 return Err(Error::TooFewPartitions { topic: topic.name.to_owned(), found, expected: of_input });
+            }
+            Some(found) if topic.partitions.is_some_and(|wanted| found > wanted as usize) => {
+                return Err(Error::TooManyPartitions { topic: topic.name.to_owned(), found, expected: 1 });
             }
             Some(found) if topic.role == "input" => of_input = found,
             Some(_) => {}
@@ -121,7 +128,7 @@ pub async fn check(settings: &KafkaSettings) -> Result<Vec<Check>> {
         };
         findings.push(Check { what: format!("{} topic `{}`", topic.role, topic.name), finding });
     }
-    if findings.iter().all(|c| matches!(c.finding, Finding::Good(_))) {
+    if !findings.iter().any(|c| matches!(c.finding, Finding::Bad(_))) {
         for topic in [&settings.input, &settings.models, &settings.state] {
             findings.push(Check { what: format!("read `{topic}`"), finding: tried(try_reading(settings, topic)) });
         }
@@ -135,7 +142,7 @@ pub async fn check(settings: &KafkaSettings) -> Result<Vec<Check>> {
             }
             Delivery::AtLeastOnce => {
                 let why = "not tried: without transactions a probe would stay";
-                probe("commit and write".to_owned(), Finding::Good(why.to_owned()));
+                probe("commit and write".to_owned(), Finding::Unknown(why.to_owned()));
             }
         }
     }
@@ -148,17 +155,19 @@ async fn shape(settings: &KafkaSettings, topic: &Topic<'_>, found: usize) -> Fin
     {
         return Finding::Bad(format!("has {found} partitions, expected {wanted}"));
     }
-    let policy = match topic.compacted {
-        true => cleanup_policy(settings, topic.name).await,
-        false => Ok(None),
-    };
-    match policy {
-        Err(e) => Finding::Good(format!("{found} partitions; its cleanup.policy could not be read ({e})")),
-        Ok(Some(p)) if p != "compact" => Finding::Bad(format!(
+    if !topic.written {
+        return Finding::Good(format!("{found} partitions"));
+    }
+    match cleanup_policy(settings, topic.name).await {
+        Err(e) => Finding::Unknown(format!("{found} partitions; its cleanup.policy could not be read ({e})")),
+        Ok(None) => Finding::Good(format!("{found} partitions")),
+        Ok(Some(p)) if topic.compacted && p != "compact" => Finding::Bad(format!(
             "has cleanup.policy={p}, expected compact: with retention what it holds would be lost"
         )),
+        Ok(Some(p)) if !topic.compacted && p.contains("compact") => Finding::Bad(format!(
+            "has cleanup.policy={p}, expected delete: compaction keeps one message of a series, and takes none without a key"
+        )),
         Ok(Some(p)) => Finding::Good(format!("{found} partitions, cleanup.policy={p}")),
-        Ok(None) => Finding::Good(format!("{found} partitions")),
     }
 }
 
@@ -244,23 +253,28 @@ fn admin(settings: &KafkaSettings) -> Result<AdminClient<DefaultClientContext>> 
     client::admin(settings).create().map_err(|cause| Error::Client { role: "administrator", cause })
 }
 
-/// Creates the topics that are missing, with as many partitions as the input has (the input itself: `partitions`).
-/// Returns the names of those created.
+/// Creates the topics that are missing, with as many partitions as the input has; the input itself only with
+/// `partitions_of_input`, since a missing input is more often a misspelt one. Without `replication`, with as many replicas as is
+/// the brokers' default. Returns the names of those created.
 pub async fn create_topics(
     settings: &KafkaSettings,
-    partitions_of_input: i32,
-    replication: i32,
+    partitions_of_input: Option<i32>,
+    replication: Option<i32>,
 ) -> Result<Vec<String>> {
     let consumer = consumer(settings)?;
     let input = partitions(&consumer, &settings.input, settings.request_timeout)?;
-    let like_input = input.map_or(partitions_of_input, |n| n as i32);
+    let like_input = input.map(|n| n as i32).or(partitions_of_input);
+    let like_input = like_input.ok_or_else(|| Error::MissingInput { topic: settings.input.clone() })?;
     let mut created = Vec::new();
     for topic in settings.topics() {
         if partitions(&consumer, topic.name, settings.request_timeout)?.is_some() {
             continue;
         }
-        let mut wanted =
-            NewTopic::new(topic.name, topic.partitions.unwrap_or(like_input), TopicReplication::Fixed(replication));
+        let mut wanted = NewTopic::new(
+            topic.name,
+            topic.partitions.unwrap_or(like_input),
+            TopicReplication::Fixed(replication.unwrap_or(BROKERS_DEFAULT)),
+        );
         if topic.compacted {
             wanted = wanted.set("cleanup.policy", "compact").set("max.message.bytes", "67108864");
         }
@@ -270,9 +284,7 @@ pub async fn create_topics(
             match result {
                 Ok(name) => created.push(name),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, code)) => {
-                    return Err(Error::Call { action: "create a topic", cause: KafkaError::AdminOp(code) });
-                }
+                Err((topic, code)) => return Err(Error::NotCreated { topic, code }),
             }
         }
     }

@@ -17,14 +17,27 @@ pub enum Error {
     #[error("{action}: no answer within {after:?}")]
     Timeout { action: &'static str, after: Duration },
     /// Messages of the open transaction or batch were not written.
-    #[error("write to Kafka: {failed} of {sent} messages were not delivered, the first because: {first}")]
-    Delivery { failed: u64, sent: u64, first: RDKafkaErrorCode },
+    #[error(
+        "write to Kafka: {failed} of {sent} messages were not delivered, the first, to topic `{topic}`, because: {first}"
+    )]
+    Delivery { failed: u64, sent: u64, first: RDKafkaErrorCode, topic: String },
     /// A topic that must exist does not.
     #[error("find topic `{topic}`: it does not exist, create it or run `residua check --connect --create-topics`")]
     MissingTopic { topic: String },
+    /// The input topic does not exist, and nobody said how it should be made.
+    #[error(
+        "find topic `{topic}`: it does not exist; correct kafka.input, or create it with --create-topics --partitions N"
+    )]
+    MissingInput { topic: String },
+    /// Kafka refused to create a topic.
+    #[error("create topic `{topic}`: {code}")]
+    NotCreated { topic: String, code: RDKafkaErrorCode },
     /// A topic that must have a partition for each of the input's has fewer.
     #[error("use topic `{topic}`: it has {found} partitions, and the input has {expected}; add the missing ones")]
     TooFewPartitions { topic: String, found: usize, expected: usize },
+    /// A topic of which only the first partition is read has more.
+    #[error("use topic `{topic}`: it has {found} partitions, expected {expected}; create it anew")]
+    TooManyPartitions { topic: String, found: usize, expected: usize },
 }
 
 /// What the caller does about an [`Error`].
@@ -42,12 +55,17 @@ impl Error {
     /// What to do next, by librdkafka's own flags where it sets them.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Error::Client { .. } | Error::MissingTopic { .. } | Error::TooFewPartitions { .. } => Remedy::Stop,
+            Error::Client { .. }
+            | Error::MissingTopic { .. }
+            | Error::MissingInput { .. }
+            | Error::NotCreated { .. }
+            | Error::TooFewPartitions { .. }
+            | Error::TooManyPartitions { .. } => Remedy::Stop,
             Error::Timeout { .. } => Remedy::Replace,
             // Another process took this member's place, or the like: the consumer is of no further use, and not by accident.
             Error::Call { cause: KafkaError::MessageConsumptionFatal(_), .. } => Remedy::Stop,
             // Before what librdkafka says: it would have a refused transaction aborted and tried again for ever.
-            Error::Delivery { first, .. } if is_denied(*first) => Remedy::Stop,
+            Error::Delivery { first, .. } if is_denied(*first) || is_refused(*first) => Remedy::Stop,
             Error::Call { cause, .. } if code(cause).is_some_and(is_denied) => Remedy::Stop,
             Error::Delivery { .. } => Remedy::Abort,
             Error::Call { cause: KafkaError::Transaction(e), .. } if e.txn_requires_abort() => Remedy::Abort,
@@ -60,14 +78,20 @@ impl Error {
         matches!(self, Error::Call { cause, .. } if code(cause) == Some(RDKafkaErrorCode::AutoOffsetReset))
     }
 
-    /// Whether a topic refused a message for its size.
-    pub fn is_too_large(&self) -> bool {
-        let code = match self {
-            Error::Delivery { first, .. } => Some(*first),
-            Error::Call { cause, .. } => cause.rdkafka_error_code(),
+    /// The topic that refused a message for its size.
+    pub fn too_large_for(&self) -> Option<&str> {
+        match self {
+            Error::Delivery { first: RDKafkaErrorCode::MessageSizeTooLarge, topic, .. } => Some(topic),
             _ => None,
-        };
-        matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge))
+        }
+    }
+
+    /// The topic that refused a message for its timestamp.
+    pub fn untimely_for(&self) -> Option<&str> {
+        match self {
+            Error::Delivery { first: RDKafkaErrorCode::InvalidTimestamp, topic, .. } => Some(topic),
+            _ => None,
+        }
     }
 }
 
@@ -76,6 +100,12 @@ fn code(e: &KafkaError) -> Option<RDKafkaErrorCode> {
         KafkaError::Transaction(e) => Some(e.code()),
         other => other.rdkafka_error_code(),
     }
+}
+
+/// The topic's own settings forbid the message, now and for ever: a compacted topic takes none without a key.
+fn is_refused(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::*;
+    matches!(code, InvalidRecord | PolicyViolation | UnsupportedForMessageFormat)
 }
 
 /// A right is missing; only a person can help.

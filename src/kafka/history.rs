@@ -8,6 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
+use super::Closing;
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
 use super::message::raw;
@@ -29,10 +30,11 @@ pub struct Range {
 
 /// Reads history in rounds: each round goes from where the last one ended to the ends of the log at its start.
 pub struct HistoryReader {
-    consumer: BaseConsumer<Quiet>,
+    consumer: Closing<BaseConsumer<Quiet>>,
     topic: String,
     timeout: Duration,
     ranges: BTreeMap<PartitionId, Range>,
+    older: u64,
 }
 
 impl HistoryReader {
@@ -48,14 +50,16 @@ impl HistoryReader {
             .create_with_context(Quiet)
             .map_err(|cause| Error::Client { role: "history reader", cause })?;
         let mut reader = HistoryReader {
-            consumer,
+            consumer: Closing::new("history reader", consumer),
             topic: settings.input.clone(),
             timeout: settings.request_timeout,
             ranges: BTreeMap::new(),
+            older: 0,
         };
         let ends = reader.ends(wanted)?;
         let oldest = reader.oldest_since(&ends, since_ms)?;
         let available: u64 = ends.iter().map(|(p, &(_, high))| high.saturating_sub(oldest[p]) as u64).sum();
+        reader.older = ends.iter().map(|(p, &(low, _))| oldest[p].saturating_sub(low) as u64).sum();
         for (&partition, &(_, high)) in &ends {
             let there = high.saturating_sub(oldest[&partition]) as u64;
             // Every partition gives the same share, its newest records.
@@ -68,6 +72,11 @@ impl HistoryReader {
             reader.ranges.insert(partition, Range { partition, start: Offset(start), end: NextOffset(start) });
         }
         Ok(reader)
+    }
+
+    /// Offsets before `since_ms`, of which nothing is read.
+    pub fn older(&self) -> u64 {
+        self.older
     }
 
     /// Offsets between where reading stands and the ends of the log now: an upper bound of the records to come.

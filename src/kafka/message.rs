@@ -1,6 +1,8 @@
 //! A message of the input, borrowed from librdkafka, and what is made of it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
 
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 
@@ -14,6 +16,17 @@ const TRUNCATED: &str = "residua.truncated-from-bytes";
 const KEY_TRUNCATED: &str = "residua.key-truncated-from-bytes";
 /// Present on a dead letter without all of its original headers: how many were left out, or `all` where they cannot be read.
 const HEADERS_DROPPED: &str = "residua.headers-dropped";
+/// Present on a dead letter that could not keep the message's own timestamp, ms since the epoch.
+const TIMESTAMP: &str = "residua.timestamp-ms";
+
+/// What of a message its dead letter keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadLetterForm {
+    /// Value, key and headers are cut to this length each, bytes.
+    pub max_bytes: usize,
+    /// Whether it has the message's timestamp, or that of writing and the message's in a header.
+    pub stamped: bool,
+}
 
 /// Headers of an outgoing message.
 pub type Headers = OwnedHeaders;
@@ -29,21 +42,25 @@ impl Message<'_> {
 
     /// This message as a dead letter for `topic`: key, value, headers and timestamp are kept, and Kafka Connect's
     /// `__connect.errors.*` headers are added so that existing tools read them. `connector` is the consumer group.
-    /// Value, key and original headers are cut to `max_bytes` each, and further headers tell so; the original is where the
-    /// headers say.
+    /// What does not fit the form is cut, and further headers tell so; the original is where the headers say.
     pub fn dead_letter<'m>(
         &'m self,
         topic: &'m str,
         refusal: &Refusal,
         connector: &str,
-        max_bytes: usize,
+        form: DeadLetterForm,
     ) -> Outgoing<'m> {
+        let DeadLetterForm { max_bytes, stamped } = form;
+        let timestamp_ms = self.0.timestamp().to_millis();
         let (value, key) = (self.0.payload(), self.0.key());
         let mut headers = self.error_headers(refusal, connector, max_bytes);
         for (name, part) in [(TRUNCATED, value), (KEY_TRUNCATED, key)] {
             if let Some(bytes) = part.map(<[u8]>::len).filter(|&n| n > max_bytes) {
                 headers = headers.insert(Header { key: name, value: Some(&bytes.to_string()) });
             }
+        }
+        if let (false, Some(ms)) = (stamped, timestamp_ms) {
+            headers = headers.insert(Header { key: TIMESTAMP, value: Some(&ms.to_string()) });
         }
         let cut = |part: &'m [u8]| part.get(..max_bytes).unwrap_or(part);
         Outgoing {
@@ -52,7 +69,7 @@ impl Message<'_> {
             key: key.map(cut),
             value: value.map(cut),
             headers: Some(headers),
-            timestamp_ms: self.0.timestamp().to_millis(),
+            timestamp_ms: timestamp_ms.filter(|_| stamped),
         }
     }
 
@@ -120,6 +137,40 @@ pub(super) fn raw<'m>(message: &'m BorrowedMessage<'_>) -> RawRecord<'m> {
 /// The headers, if their names are UTF-8: rdkafka panics where one is not, and Kafka takes any bytes.
 fn headers_of<'m>(message: &'m BorrowedMessage<'_>) -> Option<impl Iterator<Item = Header<'m, &'m [u8]>>> {
     let Some(headers) = message.headers() else { return Some(None.into_iter().flatten()) };
-    catch_unwind(AssertUnwindSafe(|| headers.iter().count())).ok()?;
+    quietly(|| headers.iter().count())?;
     Some(Some(headers.iter()).into_iter().flatten())
+}
+
+thread_local! {
+    /// Whether a panic of this thread is expected, and nobody's concern.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// None where `look` panics; nothing is printed of it, as a topic may hold many such messages.
+fn quietly<T>(look: impl FnOnce() -> T) -> Option<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                usual(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let seen = panic::catch_unwind(AssertUnwindSafe(look)).ok();
+    QUIET.set(false);
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expected_panic_is_no_value_and_the_next_one_is_still_seen() {
+        assert_eq!(quietly(|| 7), Some(7));
+        assert_eq!(quietly(|| -> u8 { panic!("expected") }), None);
+        assert!(!QUIET.get());
+    }
 }

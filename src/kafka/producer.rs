@@ -10,7 +10,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use super::client;
@@ -26,8 +26,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a delivery report before looking again.
 const DELIVERY_PAUSE: Duration = Duration::from_millis(1);
-/// A producer that will not close is left behind after this time.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A message to be written.
 #[derive(Default)]
@@ -47,8 +45,11 @@ struct Deliveries {
     worker: Thread,
     done: AtomicU64,
     failed: AtomicU64,
-    first_failure: Mutex<Option<RDKafkaErrorCode>>,
+    first_failure: Mutex<Option<Failure>>,
 }
+
+/// Why a message was not delivered, and to which topic.
+type Failure = (RDKafkaErrorCode, String);
 
 struct OutputContext(Arc<Deliveries>);
 
@@ -64,9 +65,10 @@ impl ClientContext for OutputContext {
 impl ProducerContext for OutputContext {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((e, _)) = result {
+        if let Err((e, message)) = result {
             let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            self.0.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
+            let mut first = self.0.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert_with(|| (code, message.topic().to_owned()));
             self.0.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.0.done.fetch_add(1, Ordering::Release);
@@ -167,6 +169,10 @@ impl Output {
                     record = back;
                     std::thread::park_timeout(DELIVERY_PAUSE);
                 }
+                Err((KafkaError::MessageProduction(first @ RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    let topic = message.topic.to_owned();
+                    return Err(Error::Delivery { failed: 1, sent: self.sent + 1, first, topic });
+                }
                 // After a failed delivery librdkafka takes no more; why it failed is what the caller must know.
                 Err((cause, _)) => {
                     return Err(self.failed_delivery().unwrap_or(Error::Call { action: "queue a message", cause }));
@@ -248,7 +254,7 @@ impl Output {
 
     /// Closes the producer; waits for a bounded time.
     pub fn close(self) {
-        super::drop_within("producer", CLOSE_TIMEOUT, move || drop(self));
+        super::drop_within("producer", super::CLOSE_TIMEOUT, move || drop(self));
     }
 
     /// `commit_transaction` in rdkafka polls at 100 ms while messages are under way: wait for them here, as long as it takes and no longer.
@@ -256,23 +262,19 @@ impl Output {
         let sent = self.sent;
         match self.settle_deliveries(deadline)? {
             (0, _) => Ok(()),
-            (failed, first) => Err(Error::Delivery { failed, sent, first: first.unwrap_or(RDKafkaErrorCode::Unknown) }),
+            (failed, first) => Err(undelivered(failed, sent, first)),
         }
     }
 
     /// The failure that was reported since the last call of `settle_deliveries`, if any.
     fn failed_delivery(&self) -> Option<Error> {
         let failed = self.deliveries.failed.load(Ordering::Relaxed) - self.failures_settled;
-        let first = *self.deliveries.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
-        (failed > 0).then_some(Error::Delivery {
-            failed,
-            sent: self.sent,
-            first: first.unwrap_or(RDKafkaErrorCode::Unknown),
-        })
+        let first = self.deliveries.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (failed > 0).then(|| undelivered(failed, self.sent, first))
     }
 
     /// Waits until every message sent has its report. Returns how many failed since the last call, and the first reason.
-    fn settle_deliveries(&mut self, deadline: Instant) -> Result<(u64, Option<RDKafkaErrorCode>)> {
+    fn settle_deliveries(&mut self, deadline: Instant) -> Result<(u64, Option<Failure>)> {
         while self.deliveries.done.load(Ordering::Acquire) < self.sent {
             if Instant::now() >= deadline {
                 return Err(Error::Timeout { action: "wait for written messages", after: self.timeout });
@@ -283,6 +285,11 @@ impl Output {
         let first = self.deliveries.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok((failed - std::mem::replace(&mut self.failures_settled, failed), first))
     }
+}
+
+fn undelivered(failed: u64, sent: u64, first: Option<Failure>) -> Error {
+    let (first, topic) = first.unwrap_or((RDKafkaErrorCode::Unknown, String::new()));
+    Error::Delivery { failed, sent, first, topic }
 }
 
 /// Time for one call that must be over at `deadline`; never nothing, for which librdkafka would not wait at all.

@@ -8,6 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
+use super::Closing;
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
 use super::settings::KafkaSettings;
@@ -17,7 +18,7 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// Reads the committed records of one partition or more, without a group.
 pub struct TopicReader {
-    consumer: BaseConsumer<Quiet>,
+    consumer: Closing<BaseConsumer<Quiet>>,
     topic: String,
     /// Where `latest` goes on: after the last record it saw.
     next: Cell<KafkaOffset>,
@@ -34,6 +35,7 @@ impl TopicReader {
             list.add_partition_offset(topic, partition, KafkaOffset::Beginning).action("name a partition")?;
         }
         consumer.assign(&list).action("read a topic")?;
+        let consumer = Closing::new("topic reader", consumer);
         Ok(TopicReader { consumer, topic: topic.to_owned(), next: Cell::new(KafkaOffset::Beginning) })
     }
 

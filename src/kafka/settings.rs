@@ -165,7 +165,9 @@ pub fn owned(key: &str) -> Option<&'static str> {
         | "isolation.level" => "the delivery promise rests on it, see kafka.delivery",
         "auto.offset.reset" => "set kafka.start",
         "message.max.bytes" => "the limit of each topic decides",
-        "enable.partition.eof" | "statistics.interval.ms" | "partitioner" => "residua depends on its own value",
+        "enable.partition.eof" | "statistics.interval.ms" | "partitioner" | "delivery.report.only.error" => {
+            "residua depends on its own value"
+        }
         "group.protocol" | "partition.assignment.strategy" => "residua is tested with librdkafka's default",
         "plugin.library.paths" => "it would load foreign code",
         _ => return None,

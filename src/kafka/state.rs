@@ -8,6 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
+use super::Closing;
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
 use super::producer::{Outgoing, Output};
@@ -19,8 +20,6 @@ const MARKER: &[u8] = b"marker";
 const SERIES: u8 = b'/';
 /// Longest single wait for a record.
 const POLL: Duration = Duration::from_millis(100);
-/// A reader that will not close is left behind after this time.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The newest of everything in one partition.
 #[derive(Default)]
@@ -42,6 +41,7 @@ pub fn read_state(
     config.set("fetch.wait.max.ms", "20");
     let consumer: BaseConsumer<Quiet> =
         config.create_with_context(Quiet).map_err(|cause| Error::Client { role: "state reader", cause })?;
+    let consumer = Closing::new("state reader", consumer);
     let mut list = TopicPartitionList::new();
     for partition in partitions {
         list.add_partition_offset(&settings.state, partition.0, KafkaOffset::Beginning).action("name a partition")?;
@@ -49,7 +49,7 @@ pub fn read_state(
     consumer.assign(&list).action("read the state")?;
     let stored = read_to_end(&consumer, settings.request_timeout, partitions.to_vec(), alive);
     alive();
-    super::drop_within("state reader", CLOSE_TIMEOUT, move || drop(consumer));
+    drop(consumer); // takes a while: before the next sign of life
     stored
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::batch::{Batch, Entry};
 use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, Verdict};
-use crate::kafka::{self, Assigned, KafkaSettings, Message, Outgoing, Output, Stored};
+use crate::kafka::{self, Assigned, DeadLetterForm, KafkaSettings, Message, Outgoing, Output, Stored};
 use crate::metrics::{Outcomes, Scores};
 use crate::model::Model;
 use crate::record::{Alert, Decoder, InputSettings, NextOffset, PartitionId, RawRecord, SchemaError};
@@ -20,9 +20,11 @@ pub struct Engine {
     batch: Batch,
     verdicts: Vec<Verdict>,
     wire: Vec<u8>,
-    /// Values of dead letters are cut to this length, bytes.
-    dead_letter_max_bytes: usize,
+    dead_letters: DeadLetterForm,
 }
+
+/// A topic that takes no dead letter with as little of the message as this takes none at all.
+const DEAD_LETTER_BYTES_MIN: usize = 256;
 
 /// One line of the scores topic.
 #[derive(Serialize)]
@@ -51,7 +53,7 @@ impl Engine {
             batch: Batch::default(),
             verdicts: Vec::new(),
             wire: Vec::new(),
-            dead_letter_max_bytes: kafka.dead_letter_max_bytes,
+            dead_letters: DeadLetterForm { max_bytes: kafka.dead_letter_max_bytes, stamped: true },
         })
     }
 
@@ -74,12 +76,7 @@ impl Engine {
             }
             Err(refusal) => {
                 outcomes.add_dead_letter(refusal.reason());
-                output.send(message.dead_letter(
-                    &kafka.dead_letters,
-                    &refusal,
-                    &kafka.group,
-                    self.dead_letter_max_bytes,
-                ))
+                output.send(message.dead_letter(&kafka.dead_letters, &refusal, &kafka.group, self.dead_letters))
             }
         }
     }
@@ -215,10 +212,15 @@ impl Engine {
         self.detector.series_count()
     }
 
-    /// A topic took no dead letter of this size: cut the next ones shorter.
-    pub fn shorten_dead_letters(&mut self) -> usize {
-        self.dead_letter_max_bytes /= 2;
-        self.dead_letter_max_bytes
+    /// A topic took no dead letter of this size: cut the next ones shorter. None if they are cut to next to nothing already.
+    pub fn shorten_dead_letters(&mut self) -> Option<usize> {
+        self.dead_letters.max_bytes /= 2;
+        (self.dead_letters.max_bytes >= DEAD_LETTER_BYTES_MIN).then_some(self.dead_letters.max_bytes)
+    }
+
+    /// Whether that is new: a topic refused a dead letter for its timestamp, so they get that of writing.
+    pub fn stamp_dead_letters_anew(&mut self) -> bool {
+        std::mem::replace(&mut self.dead_letters.stamped, false)
     }
 }
 

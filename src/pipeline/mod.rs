@@ -369,7 +369,7 @@ impl Worker {
                 self.held.extend(taken.iter().map(|t| t.partition));
                 tracing::info!(worker = self.label, partitions = ?taken.iter().map(|t| (t.partition.0, t.from.0)).collect::<Vec<_>>(), "partitions assigned");
                 self.arriving = None;
-                self.note_assignment();
+                self.note_assignment(true);
             }
             Err(e) if e.remedy() == Remedy::Stop => return Err(e),
             Err(error) => {
@@ -400,12 +400,13 @@ impl Worker {
         self.progress = Progress::new();
         self.input.release(partitions)?;
         tracing::info!(worker = self.label, partitions = ?gone.iter().map(|p| p.0).collect::<Vec<_>>(), "partitions revoked");
-        self.note_assignment();
+        self.note_assignment(false);
         Ok(settled?)
     }
 
-    fn note_assignment(&self) {
-        self.shared.pulse.assigned(Some(self.held.len()));
+    /// `told`: the group has said which partitions this worker holds; not between a revocation and the next assignment.
+    fn note_assignment(&self, told: bool) {
+        self.shared.pulse.assigned(told.then_some(self.held.len()));
         self.shared.metrics.rebalanced(&self.label, self.held.len());
         self.shared.metrics.series(&self.label, self.engine.series_count());
         if self.held.is_empty() {
@@ -434,11 +435,22 @@ impl Worker {
         tracing::warn!(%error, "going back to the last commit");
         self.shared.pulse.turn();
         self.not_committed(&error);
-        if error.is_too_large() {
-            let max_bytes = self.engine.shorten_dead_letters();
+        if let Some(topic) = error.untimely_for() {
+            // Only dead letters carry a time that is not that of writing.
+            if topic != self.settings.kafka.dead_letters || !self.engine.stamp_dead_letters_anew() {
+                return Err(error.into());
+            }
+            tracing::warn!(
+                "the dead-letter topic refuses a timestamp; dead letters of this process carry theirs in a header from now on"
+            );
+        }
+        if let Some(topic) = error.too_large_for() {
+            // Nothing else that residua writes can be cut.
+            let cut = (topic == self.settings.kafka.dead_letters).then(|| self.engine.shorten_dead_letters()).flatten();
+            let Some(max_bytes) = cut else { return Err(error.into()) };
             tracing::warn!(
                 max_bytes,
-                "a message was too large for its topic; dead letters are cut shorter from now on"
+                "a dead letter was too large for its topic; all that this process writes are cut to this from now on"
             );
         }
         self.open.abandon(&self.shared.metrics, &self.label);
@@ -503,7 +515,7 @@ impl Worker {
         self.progress = Progress::new();
         self.arriving = None;
         self.astray = false;
-        self.note_assignment();
+        self.note_assignment(false);
         Ok(())
     }
 }

@@ -178,17 +178,17 @@ mod tests {
             imputed: false,
         };
         let sensors = [
-            sensor("motor.current", 39.6, 56.32014592383126, 0.6034920560445828),
-            sensor("bearing.vibration", 1.343, 1.277601664268947, 0.22367442072235394),
+            sensor("motor.current", 39.6, 56.32014592383126, 0.6101015099296196),
+            sensor("bearing.vibration", 1.343, 1.277601664268947, 0.22497241873215124),
         ];
         let alert = Alert {
             topic: "plant",
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 1.234899789546062,
-            record_score: 3.1749087961592166,
-            model: "044d6129e1f5326c",
+            score: 1.6560482774041378,
+            record_score: 1.6560482774041378,
+            model: "97e38965b728640b",
             sensors: &sensors,
             other_share: 0.0,
         };

@@ -13,7 +13,7 @@ use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
 use crate::model::{ARTIFACT_BYTES_MAX, FitError, Model, ModelSettings, TrainingSource};
 use crate::pipeline::{Pulse, Stop};
-use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, SchemaError, StandIn};
+use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, Refusal, SchemaError, StandIn};
 
 /// Wait between two looks at a topic that has too few records.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -100,7 +100,7 @@ impl Learner<'_> {
                 }
                 Err(e) if e.remedy() == Remedy::Stop => return Err(e).context("publish the model"),
                 // Training again would give no smaller one.
-                Err(e) if e.is_too_large() => {
+                Err(e) if e.too_large_for().is_some() => {
                     return Err(Failure::Misconfigured(format!(
                         "publish the model: it has {} bytes, more than topic `{}` takes; raise its max.message.bytes",
                         bytes.len(),
@@ -162,21 +162,23 @@ impl Learner<'_> {
         let min = self.learning.min_records as u64;
         let wanted = || self.wanted();
         let mut reader = HistoryReader::open(self.kafka, self.since_ms(), max as u64, &wanted)?;
-        let mut refused = 0u64;
+        let (mut refused, mut first_refusal) = (0u64, None);
         while (history.accepted() as u64) < min && !history.is_full() {
             if !wanted() {
                 return Ok(None);
             }
             let (have, available) = (history.accepted() as u64, reader.available(&wanted)?);
             if have + available < min {
-                self.progress.at(Stage::WaitingForRecords, have + available, min);
+                let why = held_up(refused, first_refusal.as_ref(), reader.older());
+                self.progress.held_up(Stage::WaitingForRecords, have + available, min, why);
                 std::thread::sleep(LOOK_INTERVAL);
                 continue;
             }
             let total = have + available;
             let read = reader.read(&wanted, &mut |raw| {
-                if history.push(raw).is_err() {
+                if let Err(refusal) = history.push(raw) {
                     refused += 1;
+                    first_refusal.get_or_insert(refusal);
                 }
                 self.progress.at(Stage::ReadingHistory, history.accepted() as u64 + refused, total + refused);
             });
@@ -257,6 +259,18 @@ impl Learner<'_> {
     }
 }
 
+/// Why records that are in the topic are not learned from; empty if there are none.
+fn held_up(refused: u64, first: Option<&Refusal>, older: u64) -> String {
+    let mut why = Vec::new();
+    if let Some(first) = first {
+        why.push(format!("{refused} were refused, the first because: {first}"));
+    }
+    if older > 0 {
+        why.push(format!("{older} are older than learning.history"));
+    }
+    why.join("; ")
+}
+
 /// How many records to read when only `fit` of those chosen had room: half, as others may be wider, but no fewer than `min`.
 fn fewer(fit: usize, min: usize) -> Option<usize> {
     (fit >= min).then_some((fit / 2).max(min))
@@ -269,12 +283,24 @@ fn is_passing(e: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::fewer;
+    use super::{fewer, held_up};
+    use crate::record::Refusal;
 
     #[test]
     fn with_too_little_room_fewer_records_are_read_until_it_is_hopeless() {
         assert_eq!(fewer(80_000, 5_000), Some(40_000));
         assert_eq!(fewer(6_000, 5_000), Some(5_000));
         assert_eq!(fewer(4_999, 5_000), None);
+    }
+
+    #[test]
+    fn what_stands_in_the_way_of_learning_is_said() {
+        assert_eq!(held_up(0, None, 0), "");
+        let why = held_up(3, Some(&Refusal::Empty), 7);
+        assert!(
+            why.starts_with("3 were refused, the first because: ")
+                && why.ends_with("; 7 are older than learning.history"),
+            "{why}"
+        );
     }
 }

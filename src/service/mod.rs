@@ -6,6 +6,7 @@ mod progress;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -114,9 +115,10 @@ impl Service {
             stop: stop.clone(),
         };
         let supervisor = std::thread::Builder::new().name("supervisor".into()).spawn(move || {
-            let ended = context.supervise();
+            // Also a panic ends the process.
+            let ended = catch_unwind(AssertUnwindSafe(|| context.supervise()));
             context.stop.request();
-            ended
+            ended.unwrap_or_else(|panic| resume_unwind(panic))
         });
         let supervisor = Some(supervisor.context("start the supervisor thread")?);
         Ok(Service { runtime, supervisor, stop, metrics, progress, model, http, status })
@@ -208,7 +210,7 @@ pub fn train_once(config: &Config) -> Result<Model, Failure> {
 }
 
 /// No answer, or one that trying again will not change.
-fn unreachable(brokers: String, cause: kafka::Error) -> Failure {
+pub fn unreachable(brokers: String, cause: kafka::Error) -> Failure {
     match cause.remedy() {
         Remedy::Stop => Failure::Misconfigured(cause.to_string()),
         _ => Failure::Unreachable { brokers, cause: Box::new(cause) },

@@ -92,8 +92,9 @@ impl Pages for Status {
             return Err(vec!["stopping".to_owned()]);
         }
         if !self.scoring() {
-            let Standing { stage, done, total } = self.progress.standing();
-            return Err(vec![format!("no model yet: {stage:?}, {done} of {total}")]);
+            let Standing { stage, done, total, because } = self.progress.standing();
+            let because = if because.is_empty() { because } else { format!("; {because}") };
+            return Err(vec![format!("no model yet: {stage:?}, {done} of {total}{because}")]);
         }
         let mut why = Vec::new();
         for (i, pulse) in self.workers.iter().enumerate() {

@@ -45,11 +45,13 @@ impl Stage {
 }
 
 /// Where learning stands.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Standing {
     pub stage: Stage,
     pub done: u64,
     pub total: u64,
+    /// What stands in the way, in words; empty if nothing does.
+    pub because: String,
 }
 
 /// Shows progress.
@@ -66,28 +68,34 @@ impl Progress {
             let style = ProgressStyle::with_template("{msg:>20} [{bar:40}] {pos}/{len}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        let standing = Standing { stage: Stage::WaitingForRecords, done: 0, total: 0 };
+        let standing = Standing { stage: Stage::WaitingForRecords, done: 0, total: 0, because: String::new() };
         Progress { metrics, bar, state: Mutex::new((standing, None)) }
     }
 
     pub fn standing(&self) -> Standing {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     pub fn at(&self, stage: Stage, done: u64, total: u64) {
+        self.held_up(stage, done, total, String::new());
+    }
+
+    /// As `at`, and why it does not go on.
+    pub fn held_up(&self, stage: Stage, done: u64, total: u64, because: String) {
         self.metrics.warmup(stage.ratio(done.min(total) as f64 / total.max(1) as f64));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = state.0.stage != stage;
-        state.0 = Standing { stage, done, total };
+        let told = format!("{}{}{because}", stage.words(), if because.is_empty() { "" } else { ": " });
+        state.0 = Standing { stage, done, total, because };
         match &self.bar {
             Some(bar) if stage == Stage::Done => bar.finish_and_clear(),
             Some(bar) => {
-                bar.set_message(stage.words());
+                bar.set_message(told);
                 bar.set_length(total);
                 bar.set_position(done);
             }
             None if changed || state.1.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) => {
-                tracing::info!(done, total, "{}", stage.words());
+                tracing::info!(done, total, "{told}");
                 state.1 = Some(Instant::now());
             }
             None => {}

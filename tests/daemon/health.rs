@@ -17,7 +17,12 @@ fn config(brokers: &str, topic: &str) -> String {
 fn without_enough_history_it_waits_visibly_alive_and_not_ready() {
     let Some(broker) = support::kafka() else { return };
     let config = config(&broker.bootstrap, &support::topic("waiting"));
-    assert!(residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE).status.success());
+    assert!(
+        residua(&["check", "--connect", "--create-topics", "--partitions", "6"], &config)
+            .wait(PATIENCE)
+            .status
+            .success()
+    );
     let process = residua(&["run"], &config);
     let address = address(&process);
     process.wait_for_line("waiting for records", PATIENCE);
@@ -61,7 +66,7 @@ fn a_state_topic_with_too_few_partitions_ends_the_daemon_with_78() {
     broker.create_topic(&topic, 3, &[]);
     broker.create_topic(&format!("residua-{topic}.state"), 2, &[("cleanup.policy", "compact")]);
     let config = config(&broker.bootstrap, &topic);
-    let checked = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
+    let checked = residua(&["check", "--connect", "--create-topics", "--partitions", "6"], &config).wait(PATIENCE);
     assert!(checked.stdout.contains("has 2 partitions, expected 3"), "{checked:?}");
     let ended = residua(&["run"], &config).wait(PATIENCE);
     assert_eq!(ended.status.code(), Some(78), "{ended:?}");
@@ -91,7 +96,12 @@ fn readiness_follows_the_broker_and_liveness_does_not() {
     let config = config(&cluster.broker.bootstrap, &topic).replace("[http]", "[learning]\nmin_records = 2000\n[http]")
         + "readiness_timeout = \"5s\"\nliveness_timeout = \"10s\"\n";
     let config = config.replace("[learning]", "transaction_timeout = \"4s\"\n[learning]");
-    assert!(residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE).status.success());
+    assert!(
+        residua(&["check", "--connect", "--create-topics", "--partitions", "6"], &config)
+            .wait(PATIENCE)
+            .status
+            .success()
+    );
     cluster.broker.produce(&topic, crate::plant::records(1, 0..60, &[]));
     let process = residua(&["run"], &config);
     let address = address(&process);

@@ -16,7 +16,12 @@ fn each_missing_right_is_named_and_no_further_one_is_needed() {
     let Some(cluster) = support::cluster(&dir.path().join("kafka"), 1) else { return };
     let topic = support::topic("rights");
     let plain = format!("[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\n", cluster.broker.bootstrap);
-    assert!(residua(&["check", "--connect", "--create-topics"], &plain).wait(PATIENCE).status.success());
+    assert!(
+        residua(&["check", "--connect", "--create-topics", "--partitions", "6"], &plain)
+            .wait(PATIENCE)
+            .status
+            .success()
+    );
 
     let secret = dir.path().join("password");
     std::fs::write(&secret, format!("{PASSWORD}\n")).unwrap();

@@ -22,7 +22,7 @@ fn group(setting: &Setting<'_>, name: &str, model: &str) -> String {
              dead_letters = \"{topic}-{name}.dead-letters\""
         ))
         .replace("[learning]", &format!("[series]\nmax = 10\n[learning]\nmodel_file = \"{model}\""));
-    let checked = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
+    let checked = residua(&["check", "--connect", "--create-topics", "--partitions", "6"], &config).wait(PATIENCE);
     assert!(checked.status.success(), "{checked:?}");
     config
 }

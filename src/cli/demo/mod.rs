@@ -211,22 +211,30 @@ fn watch(
     let scored_records = RUN_RECORDS - TRAINING_RECORDS;
     let reader = TopicReader::open(kafka, &kafka.anomalies, PARTITIONS)?;
     let stream = Stream::start(kafka, plant, scored_records, args.serve);
+    let scored = || {
+        let [_, scored, ..] = service.metrics().totals();
+        scored
+    };
     let mut tally = Tally::default();
     let mut all_scored: Option<Instant> = None;
     while all_scored.is_none_or(|at| at.elapsed() < LAST_ALERTS) {
         if service.stopping() || Instant::now() > deadline {
-            bail!("the demo did not end in time: {} of {scored_records} records scored", service.metrics().totals()[0]);
+            bail!("the demo did not end in time: {} of {scored_records} records scored", scored());
+        }
+        if !args.serve && stream.thread.is_finished() && stream.written.load(Ordering::Relaxed) < scored_records {
+            stream.end().context("write the plant's records")?;
+            bail!("the plant ended early");
         }
         if let Some(bytes) = reader.next(LOOK) {
             let alert: Flagged = serde_json::from_slice(&bytes).context("read an alert")?;
             if let Some(place) = tally.flag(&alert)? {
                 show::incident(&mut screen.out, screen.style, &alert, tally::fault_behind(&faults, place))?;
             }
-        } else if all_scored.is_none() && service.metrics().totals()[0] >= scored_records as u64 {
+        } else if all_scored.is_none() && scored() >= scored_records as u64 {
             all_scored = Some(Instant::now());
         }
     }
-    let records = TRAINING_RECORDS as u64 + service.metrics().totals()[0];
+    let records = TRAINING_RECORDS as u64 + scored();
     let summary = tally.summary(&faults, records);
     screen.say("")?;
     show::table(&mut screen.out, screen.style, &summary)?;

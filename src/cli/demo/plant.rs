@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::faults::{self, Fault, FaultKind, LOOK_BACK_STEPS};
+use super::faults::{self, FAULTS, Fault, FaultKind, LOOK_BACK_STEPS};
 use super::pump::{Pump, STEP_MINUTES, Surroundings, Wander};
 use super::sensors::{Reading, SENSORS, Sensor};
 use super::wire::{self, PUMPS, Sent};
@@ -89,7 +89,7 @@ impl Plant {
         plant
     }
 
-    /// All faults planned so far, by their start: those of the run, and of further rounds that have begun.
+    /// The faults of the present round and the one before it, by their start. A record's `fault` counts among them.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
@@ -102,6 +102,9 @@ impl Plant {
     }
 
     fn plan_round(&mut self, first: usize) {
+        // An endless plant must not remember endlessly; none lasts longer than its round.
+        let gone = self.faults.len().saturating_sub(FAULTS);
+        self.faults.drain(..gone);
         self.faults.extend(faults::plan(first, ROUND_STEPS, PUMPS, &mut self.plan_rng));
     }
 
@@ -203,7 +206,7 @@ impl Tank {
 mod tests {
     use jiff::Timestamp;
 
-    use super::super::faults::{FAULTS, GAP_STEPS};
+    use super::super::faults::GAP_STEPS;
     use super::super::wire::{START_MS, STEP_MS, pump_index, step_at};
     use super::*;
 
@@ -234,5 +237,7 @@ mod tests {
         assert!(faulty(&mut plant) > 0);
         assert!(faulty(&mut plant) > 0);
         assert!(plant.faults()[FAULTS..].iter().all(|fault| fault.start >= RUN_STEPS + GAP_STEPS));
+        assert!(faulty(&mut plant) > 0 && faulty(&mut plant) > 0);
+        assert_eq!(plant.faults().len(), 2 * FAULTS);
     }
 }
