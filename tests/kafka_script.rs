@@ -110,6 +110,33 @@ fn a_machine_without_java_and_docker_is_told_so() {
     assert!(!folder.path().join("cluster.lock").exists());
 }
 
+/// A daemon that answers, has the image, and then fails at everything.
+#[test]
+fn where_docker_fails_java_is_tried() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("create a folder");
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).expect("create a folder");
+    fs::write(bin.join("docker"), "#!/bin/sh\ncase $1 in info | image) exit 0 ;; *) exit 1 ;; esac\n").expect("write");
+    fs::set_permissions(bin.join("docker"), fs::Permissions::from_mode(0o755)).expect("make it a program");
+    let dir = folder.path().join("kafka/cluster");
+    let run = |command: &str| {
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("a path"));
+        let mut script = Command::new(KAFKA_SCRIPT);
+        script.args([command, "--dir"]).arg(&dir).env("PATH", path).env_remove("DEV_KAFKA_ENGINE");
+        script.output().expect("run the script")
+    };
+    let started = run("start");
+    if started.status.code() == Some(3) && support::kafka().is_none() {
+        return;
+    }
+    let said = String::from_utf8_lossy(&started.stderr);
+    assert!(started.status.success() && said.contains("Docker could not, trying Java"), "{said}");
+    assert!(String::from_utf8_lossy(&run("status").stdout).contains("running (java,"));
+    assert!(run("stop").status.success());
+    assert_nothing_left(&dir);
+}
+
 #[test]
 fn a_folder_with_other_files_is_refused() {
     let folder = tempfile::tempdir().expect("create a folder");

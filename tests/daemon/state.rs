@@ -27,12 +27,12 @@ fn group(setting: &Setting<'_>, name: &str, model: &str) -> String {
     config
 }
 
-/// Each line of a scores topic by id; each id once.
-fn scores(broker: &Broker, topic: &str) -> BTreeMap<String, String> {
+/// Each message of a topic by the id in it; each id once.
+fn by_id(broker: &Broker, topic: &str) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
     for m in broker.read(topic) {
         let known = lines.insert(text(&line(&m), "id").to_owned(), m.text().to_owned());
-        assert_eq!(known, None, "scored twice");
+        assert_eq!(known, None, "written twice");
     }
     lines
 }
@@ -88,15 +88,20 @@ fn a_disturbed_group_writes_what_an_undisturbed_one_writes() {
         process.signal("TERM");
         assert!(process.wait(Duration::from_secs(20)).status.success());
     }
-    let (calm, wild) = (scores(broker, &format!("{}-calm.scores", setting.topic)), scores(broker, &wild_scores));
-    assert_eq!(calm.len(), wild.len());
-    let wrong: Vec<_> = calm.iter().filter(|(id, line)| wild.get(*id) != Some(line)).take(5).collect();
-    assert!(
-        wrong.is_empty(),
-        "{wrong:?} and others are {:?}",
-        wrong.iter().map(|(id, _)| &wild[*id]).collect::<Vec<_>>()
-    );
+    let calm = same(&setting, "scores");
+    // Also what an alert says of earlier records is remembered.
+    assert!(same(&setting, "anomalies").len() > 20);
     let warming = calm.values().filter(|line| line.contains("\"score\":null")).count();
     assert!(warming < expected / 2, "{warming} of {expected} are warming: too few scores to compare");
-    assert!(calm.values().filter(|line| line.contains("\"flagged\":true")).count() > 20);
+}
+
+/// What both groups wrote to their topic of this name, which is the same.
+fn same(setting: &Setting<'_>, name: &str) -> BTreeMap<String, String> {
+    let [calm, wild] =
+        ["calm", "wild"].map(|group| by_id(setting.broker, &format!("{}-{group}.{name}", setting.topic)));
+    assert_eq!(calm.len(), wild.len(), "{name}");
+    let wrong: Vec<_> = calm.iter().filter(|(id, line)| wild.get(*id) != Some(line)).take(5).collect();
+    let others: Vec<_> = wrong.iter().map(|(id, _)| wild.get(*id)).collect();
+    assert!(wrong.is_empty(), "{wrong:?} and others are {others:?}");
+    calm
 }
