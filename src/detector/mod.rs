@@ -128,7 +128,7 @@ impl Detector {
         let Self { model, series: settings, partitions, forgotten, batch, .. } = self;
         let Arrival { position: Position { partition, offset }, series, time } = arrival;
         let table = partitions.entry(partition).or_insert_with(|| SeriesTable::new(NextOffset(offset.0)));
-        let slot = table.see(series, time, model, settings, forgotten);
+        let slot = table.see(series, (offset, time), model, settings, forgotten);
         let state = table.state(slot);
         let anew = state.observe(model, (offset, time), values, settings.gap);
         let from = batch.inputs.len();
@@ -219,8 +219,9 @@ impl Detector {
         table.checkpoint(next, &self.model, write)
     }
 
-    /// Takes up a partition where a checkpoint left it: its marker, and the newest bytes of each series. Returns the offset to go
-    /// on at, and how many series could not be read and begin anew.
+    /// Takes up a partition where a checkpoint left it: its marker, and the newest bytes of each series. Records before `until` were
+    /// judged already, and perhaps stored by a checkpoint that cannot be seen. Returns the offset to go on at, and how many series
+    /// could not be read and begin anew.
     ///
     /// # Errors
     /// A marker that is not one, of another version or model: the whole partition begins anew.
@@ -229,8 +230,9 @@ impl Detector {
         partition: PartitionId,
         marker: &[u8],
         series: impl Iterator<Item = (&'a str, &'a [u8])>,
+        until: NextOffset,
     ) -> Result<(NextOffset, u64), StateError> {
-        let (table, next, unreadable) = SeriesTable::restore(marker, series, &self.model)?;
+        let (table, next, unreadable) = SeriesTable::restore(marker, series, &self.model, until)?;
         self.partitions.insert(partition, table);
         Ok((next, unreadable))
     }

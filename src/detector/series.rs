@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::SeriesSettings;
 use super::state::{SeriesState, StateError};
 use crate::model::Model;
-use crate::record::{EventTime, NextOffset};
+use crate::record::{EventTime, NextOffset, Offset};
 
 /// Records over which the partition's clock is taken: one wrong time must not make every series look idle.
 const CLOCK_RECORDS: usize = 8;
@@ -42,12 +42,15 @@ pub(super) struct SeriesTable {
     stored: NextOffset,
     /// Where the table began: what was stored of earlier records is void.
     since: NextOffset,
+    /// Series met before this offset may be stored, though the table has not stored them: it was restored, and replays what was
+    /// judged after the checkpoint that it knows of.
+    maybe_stored_until: NextOffset,
 }
 
 struct Slot {
     series: Arc<str>,
     state: SeriesState,
-    /// Whether a checkpoint holds the series.
+    /// Whether a checkpoint holds the series, or may hold it.
     stored: bool,
     older: usize,
     newer: usize,
@@ -71,6 +74,7 @@ impl SeriesTable {
             gone: Vec::new(),
             stored: since,
             since,
+            maybe_stored_until: since,
         }
     }
 
@@ -107,11 +111,12 @@ impl SeriesTable {
     }
 
     /// The table of a checkpoint, from its marker and the newest bytes of each series that was not forgotten; series whose bytes
-    /// cannot be read begin anew, and are counted. Also what the checkpoint includes.
+    /// cannot be read begin anew, and are counted. Also what the checkpoint includes. Records before `until` are replayed.
     pub fn restore<'a>(
         marker: &[u8],
         series: impl Iterator<Item = (&'a str, &'a [u8])>,
         model: &Model,
+        until: NextOffset,
     ) -> Result<(Self, NextOffset, u64), StateError> {
         let fingerprint = model.fingerprint();
         let numbers = 8 * (3 + CLOCK_RECORDS);
@@ -131,6 +136,7 @@ impl SeriesTable {
         let stored = NextOffset(next());
         let mut table = Self::new(NextOffset(next()));
         table.stored = stored;
+        table.maybe_stored_until = until;
         table.records = next().cast_unsigned();
         table.times.iter_mut().for_each(|time| *time = EventTime(next()));
         let mut unreadable = 0;
@@ -147,24 +153,24 @@ impl SeriesTable {
         // The order in which they were last seen decides which is forgotten first.
         states.sort_by_key(|(_, state)| state.last());
         for (name, state) in states {
-            let at = table.add(name, model);
+            let at = table.add(name, true, model);
             table.slots[at].state = state;
-            table.slots[at].stored = true;
             table.link_newest(at);
         }
         Ok((table, stored, unreadable))
     }
 
-    /// The slot of a series from which a record came at `time`; the series is the most recently seen now. Allocates for a
-    /// new series.
+    /// The slot of a series from which the record `of` (offset, event time) came; the series is the most recently seen now. Allocates
+    /// for a new series.
     pub fn see(
         &mut self,
         series: &str,
-        time: EventTime,
+        of: (Offset, EventTime),
         model: &Model,
         settings: &SeriesSettings,
         forgotten: &mut Forgotten,
     ) -> usize {
+        let (offset, time) = of;
         self.times[(self.records % CLOCK_RECORDS as u64) as usize] = time;
         self.records += 1;
         let at = match self.index.get(series) {
@@ -172,7 +178,7 @@ impl SeriesTable {
                 self.unlink(at);
                 at
             }
-            None => self.add(series, model),
+            None => self.add(series, offset.0 < self.maybe_stored_until.0, model),
         };
         self.link_newest(at);
         while self.index.len() > settings.max {
@@ -201,15 +207,10 @@ impl SeriesTable {
         self.index.len()
     }
 
-    fn add(&mut self, series: &str, model: &Model) -> usize {
+    fn add(&mut self, series: &str, stored: bool, model: &Model) -> usize {
         let series: Arc<str> = series.into();
-        let slot = Slot {
-            series: Arc::clone(&series),
-            state: SeriesState::new(model),
-            stored: false,
-            older: NONE,
-            newer: NONE,
-        };
+        let slot =
+            Slot { series: Arc::clone(&series), state: SeriesState::new(model), stored, older: NONE, newer: NONE };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at] = slot;
@@ -274,7 +275,6 @@ mod tests {
     use super::*;
     use crate::model::testing::{plane, table};
     use crate::model::{Auto, ModelSettings, TrainingSource};
-    use crate::record::Offset;
 
     fn model() -> Model {
         let settings = ModelSettings { steps: 5, window: Auto::Fixed(2), ..Default::default() };
@@ -298,7 +298,7 @@ mod tests {
         /// A record of `series` at second `time`; how many records of it are known now.
         fn see(&mut self, series: &str, time: i64) -> u64 {
             let time = EventTime(time * 1000);
-            let at = self.table.see(series, time, &self.model, &self.settings, &mut self.forgotten);
+            let at = self.table.see(series, (Offset(0), time), &self.model, &self.settings, &mut self.forgotten);
             let state = self.table.state(at);
             state.observe(&self.model, (Offset(0), time), &[0.5], Duration::ZERO);
             state.seen()
@@ -334,11 +334,12 @@ mod tests {
     #[test]
     fn a_forgotten_series_keeps_its_slot_until_the_batch_is_judged() {
         let mut b = bench(1, Duration::ZERO);
-        let (first, time) = (b.table.see("a", EventTime(0), &b.model, &b.settings, &mut b.forgotten), EventTime(0));
-        let second = b.table.see("b", time, &b.model, &b.settings, &mut b.forgotten);
+        let of = (Offset(0), EventTime(0));
+        let first = b.table.see("a", of, &b.model, &b.settings, &mut b.forgotten);
+        let second = b.table.see("b", of, &b.model, &b.settings, &mut b.forgotten);
         assert_ne!(first, second);
         b.table.settle();
-        assert_eq!(b.table.see("c", time, &b.model, &b.settings, &mut b.forgotten), first);
+        assert_eq!(b.table.see("c", of, &b.model, &b.settings, &mut b.forgotten), first);
     }
 
     #[test]

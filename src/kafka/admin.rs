@@ -1,5 +1,6 @@
 //! Does Kafka have what residua needs? Topics, their shape, and the rights, tried and not guessed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -10,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
-use super::settings::{Delivery, KafkaSettings};
+use super::settings::KafkaSettings;
 use super::{Closing, Outgoing, Output};
 
 /// Longest single wait for a record.
@@ -133,17 +134,9 @@ pub async fn check(settings: &KafkaSettings) -> Result<Vec<Check>> {
             findings.push(Check { what: format!("read `{topic}`"), finding: tried(try_reading(settings, topic)) });
         }
         let mut probe = |what, finding| findings.push(Check { what, finding });
-        match settings.delivery {
-            Delivery::ExactlyOnce => {
-                probe(format!("commit as group `{}`", settings.group), tried(try_committing(settings)));
-                for topic in settings.topics().iter().filter(|t| t.written) {
-                    probe(format!("write `{}`", topic.name), tried(try_writing(settings, topic.name)));
-                }
-            }
-            Delivery::AtLeastOnce => {
-                let why = "not tried: without transactions a probe would stay";
-                probe("commit and write".to_owned(), Finding::Unknown(why.to_owned()));
-            }
+        probe(format!("commit as group `{}`", settings.group), tried(try_committing(settings)));
+        for topic in settings.topics().iter().filter(|t| t.written) {
+            probe(format!("write `{}`", topic.name), tried(try_writing(settings, topic.name)));
         }
     }
     Ok(findings)
@@ -223,7 +216,7 @@ fn try_committing(settings: &KafkaSettings) -> Result<()> {
     let consumer = consumer(settings)?;
     let group = consumer.group_metadata().ok_or(Error::Timeout { action: "name the group", after: Duration::ZERO })?;
     let mut output = probe(settings)?;
-    let added = output.add_offsets(offsets, group, Instant::now() + settings.request_timeout);
+    let added = output.add_offsets(offsets, Arc::new(group));
     output.abort()?;
     output.close();
     added
@@ -244,7 +237,7 @@ fn try_writing(settings: &KafkaSettings, topic: &str) -> Result<()> {
 fn probe(settings: &KafkaSettings) -> Result<Output> {
     let started = Instant::now();
     let wanted = || started.elapsed() < settings.request_timeout;
-    let mut output = Output::connect(settings, &format!("{}-check", settings.group), &wanted)?;
+    let mut output = Output::transactional(settings, &format!("{}-check", settings.group), &wanted)?;
     output.begin()?;
     Ok(output)
 }

@@ -12,10 +12,16 @@ use super::settings::{KafkaSettings, is_secret};
 
 /// How often librdkafka reports lag and the brokers' answers, ms.
 const STATISTICS_INTERVAL_MS: u64 = 2_000;
+const SOCKET_TIMEOUT: &str = "socket.timeout.ms";
+/// Longest wait for an answer before a connection is given up, unless `[kafka.client]` says otherwise.
+const SOCKET_TIMEOUT_MS: u64 = 10_000;
+/// What a producer queues at most: a few of the largest messages that Kafka can be made to take.
+const QUEUE_KBYTES: u64 = 256 * 1024;
 
 fn base(settings: &KafkaSettings) -> ClientConfig {
     let mut c = ClientConfig::new();
-    c.set("client.id", "residua");
+    // librdkafka's own minute is longer than a session: a connection that died without a word would cost the membership.
+    c.set("client.id", "residua").set(SOCKET_TIMEOUT, SOCKET_TIMEOUT_MS.to_string());
     for (key, value) in settings.client_properties() {
         c.set(key, value);
     }
@@ -77,10 +83,15 @@ pub(super) fn writer(settings: &KafkaSettings, transactional_id: Option<&str>) -
         .set("partitioner", "murmur2_random")
         // Whatever a topic accepts: the topic's own limit decides.
         .set("message.max.bytes", "67108864")
+        .set("queue.buffering.max.kbytes", QUEUE_KBYTES.to_string())
         .set("message.timeout.ms", ms(settings.transaction_timeout))
         .set("request.timeout.ms", ms(settings.request_timeout.min(settings.transaction_timeout)));
     if let Some(id) = transactional_id {
         c.set("transactional.id", id).set("transaction.timeout.ms", ms(settings.transaction_timeout));
+        // librdkafka takes no longer one here.
+        if !settings.client.contains_key(SOCKET_TIMEOUT) {
+            c.set(SOCKET_TIMEOUT, ms(settings.transaction_timeout.min(Duration::from_millis(SOCKET_TIMEOUT_MS))));
+        }
     }
     c
 }

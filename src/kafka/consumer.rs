@@ -19,7 +19,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::client;
-use super::error::{Context, Error, Result};
+use super::error::{COMMIT, Context, Error, Result};
 use super::message::Message;
 use super::settings::KafkaSettings;
 use crate::record::{NextOffset, PartitionId};
@@ -145,6 +145,9 @@ pub struct Input {
     request_timeout: Duration,
     /// Whether the worker was told of a rebalance that it has not answered yet.
     asked: bool,
+    /// This member, in the generation of the partitions it was last given. With a later one a commit could be taken for partitions
+    /// that are somebody else's by then.
+    group: Option<Arc<ConsumerGroupMetadata>>,
     /// Where each assigned partition starts as long as nothing is committed for it.
     starts: HashMap<PartitionId, NextOffset>,
     trouble: Option<(RDKafkaErrorCode, Instant)>,
@@ -168,6 +171,7 @@ impl Input {
             topic: settings.input.clone(),
             request_timeout: settings.request_timeout.min(CALL_MAX),
             asked: false,
+            group: None,
             starts: HashMap::new(),
             trouble: None,
         })
@@ -180,7 +184,10 @@ impl Input {
         if let Some(rebalance) = rebalance {
             self.asked = true;
             return Ok(match rebalance {
-                Rebalance::Assign(p) => Polled::Assign(Partitions(p)),
+                Rebalance::Assign(p) => {
+                    self.group = self.consumer.group_metadata().map(Arc::new);
+                    Polled::Assign(Partitions(p))
+                }
                 Rebalance::Revoke(p) => Polled::Revoke(Partitions(p)),
             });
         }
@@ -194,22 +201,23 @@ impl Input {
     }
 
     /// Takes the partitions, each from its committed offset or else from where `start` says; reading begins where `resume` says,
-    /// not later than that. Calls `alive` between requests, of which there are some for each partition. Call again after an error.
+    /// not later than that. Asks `alive` between requests, of which there are some for each partition, and fails when that says no. Call again after an error.
     pub fn accept(
         &mut self,
         partitions: &Partitions,
-        alive: &dyn Fn(),
+        alive: &dyn Fn() -> bool,
         start: &dyn Fn(PartitionId) -> StartAt,
-        resume: &mut dyn FnMut(&Assigned) -> NextOffset,
+        resume: &mut dyn FnMut(&Assigned) -> Result<NextOffset>,
     ) -> Result<Vec<Assigned>> {
         let mut taken = Vec::new();
         for (partition, committed) in self.committed(partitions.ids())? {
-            alive();
+            go_on(alive)?;
             let assigned = self.resolve(partition, committed, alive, start)?;
             self.starts.insert(partition, assigned.from);
             taken.push(assigned);
         }
-        let list = self.list(taken.iter().map(|a| (a.partition, resume(a))))?;
+        let begins = taken.iter().map(|a| Ok((a.partition, resume(a)?))).collect::<Result<Vec<_>>>()?;
+        let list = self.list(begins.into_iter())?;
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
             _ => self.consumer.assign(&list),
@@ -225,6 +233,7 @@ impl Input {
             self.starts.remove(&id);
         }
         give_up(&self.consumer, &partitions.0).action("give back the revoked partitions")?;
+        self.group = None;
         self.asked = false;
         Ok(())
     }
@@ -234,22 +243,26 @@ impl Input {
         self.consumer.assignment_lost()
     }
 
-    /// Goes back to the committed offset of every assigned partition, or to where `resume` says, not later than that. Calls `alive`
+    /// Goes back to the committed offset of every assigned partition, or to where `resume` says, not later than that. Asks `alive`
     /// between requests.
-    pub fn rewind(&mut self, alive: &dyn Fn(), resume: &mut dyn FnMut(&Assigned) -> NextOffset) -> Result<()> {
+    pub fn rewind(
+        &mut self,
+        alive: &dyn Fn() -> bool,
+        resume: &mut dyn FnMut(&Assigned) -> Result<NextOffset>,
+    ) -> Result<()> {
         let held = self.consumer.assignment().action("list the assigned partitions")?;
         let ids = held.elements().iter().map(|e| PartitionId(e.partition())).collect();
         let mut back = Vec::new();
         for (partition, committed) in self.committed(ids)? {
-            alive();
+            go_on(alive)?;
             let from = committed.or(self.starts.get(&partition).copied()).unwrap_or(NextOffset(0));
             let assigned = self.bounded(partition, from, self.ends(partition)?);
-            back.push((partition, resume(&assigned)));
+            back.push((partition, resume(&assigned)?));
         }
         if back.is_empty() {
             return Ok(());
         }
-        alive();
+        go_on(alive)?;
         let list = self.list(back.into_iter())?;
         // Not a new `assign`: with a rebalance under way, librdkafka would take that for its answer.
         let sought =
@@ -260,9 +273,9 @@ impl Input {
         Ok(())
     }
 
-    /// The identity that ties offsets in a transaction to this member's generation.
-    pub(super) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
-        self.consumer.group_metadata()
+    /// The identity that ties offsets in a transaction to this member's assignment.
+    pub(super) fn group(&self) -> Result<Arc<ConsumerGroupMetadata>> {
+        self.group.clone().ok_or(Error::Timeout { action: "join the group", after: Duration::ZERO })
     }
 
     /// Commits without a transaction, and waits for the answer, at most `timeout`.
@@ -277,8 +290,8 @@ impl Input {
             let _ = answer.send(committed);
         });
         match wait.recv_timeout(timeout) {
-            Ok(committed) => committed.action("commit the offsets"),
-            Err(_) => Err(Error::Timeout { action: "commit the offsets", after: timeout }),
+            Ok(committed) => committed.action(COMMIT),
+            Err(_) => Err(Error::Timeout { action: COMMIT, after: timeout }),
         }
     }
 
@@ -336,7 +349,7 @@ impl Input {
         &self,
         partition: PartitionId,
         committed: Option<NextOffset>,
-        alive: &dyn Fn(),
+        alive: &dyn Fn() -> bool,
         start: &dyn Fn(PartitionId) -> StartAt,
     ) -> Result<Assigned> {
         let (low, high) = self.ends(partition)?;
@@ -347,7 +360,7 @@ impl Input {
             (None, StartAt::Latest) => {
                 // Settle it now: a crash before the first commit must not move the start past records that arrive until then.
                 let list = self.list(std::iter::once((partition, NextOffset(high))))?;
-                alive();
+                go_on(alive)?;
                 self.commit(list, self.request_timeout)?;
                 high
             }
@@ -369,6 +382,11 @@ impl Input {
         let from = NextOffset(wanted.0.clamp(low, high.max(low)));
         Assigned { partition, from, oldest: NextOffset(low), lost_to_retention, cut_off }
     }
+}
+
+/// An error if there is no need to go on.
+fn go_on(alive: &dyn Fn() -> bool) -> Result<()> {
+    if alive() { Ok(()) } else { Err(Error::Timeout { action: "go on, asked to stop", after: Duration::ZERO }) }
 }
 
 /// Errors that librdkafka mends by itself are logged, seldom; the others are the worker's.

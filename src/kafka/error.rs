@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::record::PartitionId;
+
+/// The action of a commit outside a transaction.
+pub(super) const COMMIT: &str = "commit the offsets";
+
 /// A failed call to Kafka. The variant tells what to do: see [`Error::remedy`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -21,6 +26,9 @@ pub enum Error {
         "write to Kafka: {failed} of {sent} messages were not delivered, the first, to topic `{topic}`, because: {first}"
     )]
     Delivery { failed: u64, sent: u64, first: RDKafkaErrorCode, topic: String },
+    /// What is stored of a partition may be more than can be seen yet.
+    #[error("read the state of partition {partition}: a transaction is open there, {why}")]
+    Unsettled { partition: PartitionId, why: String },
     /// A topic that must exist does not.
     #[error("find topic `{topic}`: it does not exist, create it or run `residua check --connect --create-topics`")]
     MissingTopic { topic: String },
@@ -67,7 +75,7 @@ impl Error {
             // Before what librdkafka says: it would have a refused transaction aborted and tried again for ever.
             Error::Delivery { first, .. } if is_denied(*first) || is_refused(*first) => Remedy::Stop,
             Error::Call { cause, .. } if code(cause).is_some_and(is_denied) => Remedy::Stop,
-            Error::Delivery { .. } => Remedy::Abort,
+            Error::Delivery { .. } | Error::Unsettled { .. } => Remedy::Abort,
             Error::Call { cause: KafkaError::Transaction(e), .. } if e.txn_requires_abort() => Remedy::Abort,
             Error::Call { .. } => Remedy::Replace,
         }
@@ -76,6 +84,11 @@ impl Error {
     /// Whether the next record is no longer, or not yet, in the log.
     pub fn is_out_of_range(&self) -> bool {
         matches!(self, Error::Call { cause, .. } if code(cause) == Some(RDKafkaErrorCode::AutoOffsetReset))
+    }
+
+    /// Whether it is unknown if offsets were committed outside a transaction, or still will be.
+    pub fn is_undecided_commit(&self) -> bool {
+        matches!(self, Error::Timeout { action: COMMIT, .. })
     }
 
     /// The topic that refused a message for its size.

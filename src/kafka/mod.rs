@@ -6,6 +6,7 @@ mod consumer;
 mod embedded;
 mod error;
 mod history;
+mod lane;
 mod message;
 mod models;
 mod producer;

@@ -13,8 +13,8 @@ pub fn model_reader(settings: &KafkaSettings) -> Result<TopicReader> {
     TopicReader::open(settings, &settings.models, 1)
 }
 
-/// The right to publish a model. Under `exactly-once` a later claim anywhere in the group makes this one void, so that two
-/// instances that start together publish one model, not two.
+/// The right to publish a model. A later claim anywhere in the group makes this one void, so that two instances that start
+/// together publish one model, not two.
 pub struct ModelPublisher {
     output: Output,
     topic: String,
@@ -22,7 +22,7 @@ pub struct ModelPublisher {
 
 impl ModelPublisher {
     pub fn claim(settings: &KafkaSettings, wanted: &dyn Fn() -> bool) -> Result<ModelPublisher> {
-        let output = Output::connect(settings, &format!("{}.trainer", settings.group), wanted)?;
+        let output = Output::transactional(settings, &format!("{}.trainer", settings.group), wanted)?;
         Ok(ModelPublisher { output, topic: settings.models.clone() })
     }
 

@@ -20,19 +20,25 @@ const MARKER: &[u8] = b"marker";
 const SERIES: u8 = b'/';
 /// Longest single wait for a record.
 const POLL: Duration = Duration::from_millis(100);
+/// Longest single wait for any other answer.
+const CALL_MAX: Duration = Duration::from_secs(5);
 
 /// The newest of everything in one partition.
 #[derive(Default)]
 pub struct Stored {
     pub marker: Option<Vec<u8>>,
     pub series: HashMap<String, Vec<u8>>,
+    /// Whether it is all there is. Not while a transaction is open in the partition, or committed and not yet marked so: the end that
+    /// a reader of committed records meets then lies before it.
+    pub complete: bool,
 }
 
-/// Reads the state of these partitions to its end; calls `alive` in between. Fails when nothing arrives for the request timeout.
+/// Reads the state of these partitions to its end; asks `alive` in between, and fails when that says no, or when nothing arrives for
+/// the request timeout.
 pub fn read_state(
     settings: &KafkaSettings,
     partitions: &[PartitionId],
-    alive: &dyn Fn(),
+    alive: &dyn Fn() -> bool,
 ) -> Result<BTreeMap<PartitionId, Stored>> {
     if partitions.is_empty() {
         return Ok(BTreeMap::new());
@@ -46,24 +52,57 @@ pub fn read_state(
     for partition in partitions {
         list.add_partition_offset(&settings.state, partition.0, KafkaOffset::Beginning).action("name a partition")?;
     }
+    // Before reading: what is complete now is complete in what is read from now on.
+    let complete = complete(&consumer, settings, partitions, alive)?;
     consumer.assign(&list).action("read the state")?;
-    let stored = read_to_end(&consumer, settings.request_timeout, partitions.to_vec(), alive);
-    alive();
-    drop(consumer); // takes a while: before the next sign of life
+    let mut stored = read_to_end(&consumer, settings.request_timeout, partitions.to_vec(), alive);
+    for (&partition, complete) in partitions.iter().zip(complete) {
+        if let Ok(stored) = &mut stored {
+            stored.entry(partition).or_default().complete = complete;
+        }
+    }
+    drop(consumer); // before the next sign of life, as it may take a while
     stored
+}
+
+/// Whether committed records reach up to the last one, by partition.
+fn complete(
+    committed: &BaseConsumer<Quiet>,
+    settings: &KafkaSettings,
+    partitions: &[PartitionId],
+    alive: &dyn Fn() -> bool,
+) -> Result<Vec<bool>> {
+    let mut config = client::reader(settings);
+    config.set("isolation.level", "read_uncommitted");
+    let all: BaseConsumer<Quiet> =
+        config.create_with_context(Quiet).map_err(|cause| Error::Client { role: "state reader", cause })?;
+    let all = Closing::new("state reader", all);
+    let mut complete = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        if !alive() {
+            return Err(Error::Timeout { action: "read the state", after: Duration::ZERO });
+        }
+        let end = |consumer: &BaseConsumer<Quiet>| {
+            let timeout = settings.request_timeout.min(CALL_MAX);
+            consumer.fetch_watermarks(&settings.state, partition.0, timeout).action("fetch the end of the state")
+        };
+        // In this order: what is written in between may only be taken for open.
+        let (_, committed) = end(committed)?;
+        complete.push(committed >= end(&all)?.1);
+    }
+    Ok(complete)
 }
 
 fn read_to_end(
     consumer: &BaseConsumer<Quiet>,
     timeout: Duration,
     mut open: Vec<PartitionId>,
-    alive: &dyn Fn(),
+    alive: &dyn Fn() -> bool,
 ) -> Result<BTreeMap<PartitionId, Stored>> {
     let mut stored: BTreeMap<PartitionId, Stored> = BTreeMap::new();
     let mut last = Instant::now();
     while !open.is_empty() {
-        alive();
-        if last.elapsed() > timeout {
+        if !alive() || last.elapsed() > timeout {
             return Err(Error::Timeout { action: "read the state", after: last.elapsed() });
         }
         match consumer.poll(POLL) {
@@ -112,7 +151,7 @@ impl Output {
         key.clear();
         key.push(SERIES);
         key.extend_from_slice(series.as_bytes());
-        self.send(Outgoing {
+        self.send_state(Outgoing {
             topic: &settings.state,
             partition: Some(partition),
             key: Some(key),
@@ -123,7 +162,7 @@ impl Output {
 
     /// The marker of a partition.
     pub fn send_marker(&mut self, settings: &KafkaSettings, partition: PartitionId, marker: &[u8]) -> Result<()> {
-        self.send(Outgoing {
+        self.send_state(Outgoing {
             topic: &settings.state,
             partition: Some(partition),
             key: Some(MARKER),

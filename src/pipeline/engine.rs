@@ -112,25 +112,37 @@ impl Engine {
 
     /// Takes up what is stored of a partition. Returns where reading must begin for the state to be whole at `assigned.from`; none
     /// where nothing of use is stored, and all series begin anew.
-    pub fn restore(&mut self, assigned: &Assigned, stored: Option<&Stored>) -> Option<NextOffset> {
+    ///
+    /// # Errors
+    /// Nothing of use can be seen, but there may be more.
+    pub fn restore(&mut self, assigned: &Assigned, stored: Option<&Stored>) -> kafka::Result<Option<NextOffset>> {
         let Assigned { partition, from, oldest, .. } = *assigned;
         self.detector.forget_partition(partition);
-        let (marker, series) = stored.and_then(|s| Some((s.marker.as_ref()?, &s.series)))?;
+        let Some(Stored { marker, series, complete }) = stored else { return Ok(None) };
         let series = series.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        let why = match self.detector.restore(partition, marker, series) {
-            Ok((next, unreadable)) if oldest <= next && next <= from => {
+        let restored = marker.as_ref().map(|marker| self.detector.restore(partition, marker, series, from));
+        let why = match restored {
+            Some(Ok((next, unreadable))) if oldest <= next && next <= from => {
                 if unreadable > 0 {
                     tracing::warn!(%partition, series = unreadable, "stored state cannot be read, these series begin anew");
                 }
-                return Some(next);
+                return Ok(Some(next));
             }
-            Ok((next, _)) if next < oldest => format!("records from {next} to {oldest} are no longer in the input"),
-            Ok((next, _)) => format!("it is of offset {next}, and the group is at {from}"),
-            Err(error) => error.to_string(),
+            Some(Ok((next, _))) if next < oldest => {
+                format!("records from {next} to {oldest} are no longer in the input")
+            }
+            Some(Ok((next, _))) => format!("it is of offset {next}, and the group is at {from}"),
+            Some(Err(error)) => error.to_string(),
+            None => "there is none yet".to_owned(),
         };
-        tracing::warn!(%partition, why, "the stored state is of no use, the partition's series begin anew");
         self.detector.forget_partition(partition);
-        None
+        if !complete {
+            return Err(kafka::Error::Unsettled { partition, why });
+        }
+        if marker.is_some() {
+            tracing::warn!(%partition, why, "the stored state is of no use, the partition's series begin anew");
+        }
+        Ok(None)
     }
 
     /// Records taken and not yet judged.

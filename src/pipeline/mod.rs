@@ -50,6 +50,14 @@ pub struct Shared {
     pub stop: Stop,
 }
 
+impl Shared {
+    /// Shows life, and tells whether to go on.
+    fn wanted(&self) -> bool {
+        self.pulse.turn();
+        !self.stop.requested()
+    }
+}
+
 /// Why a worker ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -95,6 +103,8 @@ struct Worker {
     held: Vec<PartitionId>,
     /// Whether reading must first go back to the last commit.
     astray: bool,
+    /// Whether the output must be replaced before that.
+    broken: bool,
     progress: Progress,
 }
 
@@ -183,6 +193,7 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         arriving: None,
         held,
         astray: false,
+        broken: false,
         progress: Progress::new(),
     };
     // Also after a panic the clients are closed in good order: dropped as they are, they could wait for ever.
@@ -194,10 +205,7 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
 
 /// Waits for a broker if need be; the pulse goes on meanwhile.
 fn connect(settings: &WorkerSettings, shared: &Shared) -> kafka::Result<Output> {
-    Output::connect(&settings.kafka, &settings.transactional_id, &|| {
-        shared.pulse.turn();
-        !shared.stop.requested()
-    })
+    Output::connect(&settings.kafka, &settings.transactional_id, &|| shared.wanted())
 }
 
 impl Worker {
@@ -211,7 +219,8 @@ impl Worker {
         if let Err(error) = self.commit(Checkpoint::Now) {
             tracing::warn!(%error, "the last records could not be committed, they will be read again");
             self.not_committed(&error);
-            self.open.abandon(&self.shared.metrics, &self.label);
+            // So that nobody waits for its end.
+            let _ = self.give_up();
         }
         Ok(())
     }
@@ -242,7 +251,7 @@ impl Worker {
                     )?;
                 }
             }
-            Polled::Assign(partitions) => self.arriving = Some(partitions),
+            Polled::Assign(partitions) => self.announce(partitions)?,
             Polled::Revoke(partitions) => self.hand_over(&partitions)?,
             Polled::Idle => {}
         }
@@ -332,6 +341,18 @@ impl Worker {
         Ok(())
     }
 
+    /// Notes an assignment. Partitions held or announced before, and never revoked, are no longer this worker's.
+    fn announce(&mut self, partitions: Partitions) -> kafka::Result<()> {
+        if self.arriving.is_some() || !self.held.is_empty() {
+            self.give_up()?;
+            self.held.clear();
+            self.progress = Progress::new();
+            self.note_assignment(false);
+        }
+        self.arriving = Some(partitions);
+        Ok(())
+    }
+
     /// Takes over an assignment. What Kafka does not answer now is asked again at the next turn.
     fn take_over(&mut self) -> kafka::Result<()> {
         if let Some(observed) = self.input.take_observed() {
@@ -340,13 +361,13 @@ impl Worker {
         }
         let Some(partitions) = &self.arriving else { return Ok(()) };
         let Worker { shared, settings, engine, progress, .. } = self;
-        let (settings, model, pulse) = (&settings.kafka, shared.model.get(), &shared.pulse);
-        let alive = || pulse.turn();
+        let (settings, model) = (&settings.kafka, shared.model.get());
         let start = |p| start_at(settings, model.as_ref().map(|m| m.source()), p);
-        let accepted = kafka::read_state(settings, &partitions.ids(), &alive).and_then(|stored| {
-            self.input.accept(partitions, &alive, &start, &mut |assigned| {
-                let begin = engine.restore(assigned, stored.get(&assigned.partition));
-                progress.resume(assigned.partition, begin, assigned.from)
+        let wanted = || shared.wanted();
+        let accepted = kafka::read_state(settings, &partitions.ids(), &wanted).and_then(|stored| {
+            self.input.accept(partitions, &wanted, &start, &mut |assigned| {
+                let begin = engine.restore(assigned, stored.get(&assigned.partition))?;
+                Ok(progress.resume(assigned.partition, begin, assigned.from))
             })
         });
         match accepted {
@@ -457,24 +478,11 @@ impl Worker {
         self.engine.forget();
         // Nothing is known of any partition until the way back is found: a checkpoint now would skip what was not committed.
         self.progress = Progress::new();
-        let of_use = remedy != Remedy::Replace && self.output.abort().is_ok();
-        self.shared.pulse.turn();
-        if !of_use {
-            match connect(&self.settings, &self.shared) {
-                Ok(fresh) => {
-                    self.shared.pulse.turn();
-                    std::mem::replace(&mut self.output, fresh).close();
-                }
-                Err(e) if e.remedy() == Remedy::Stop => return Err(e.into()),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot replace the producer yet");
-                    std::thread::sleep(RETRY_PAUSE);
-                }
-            }
-        }
+        self.broken |= remedy == Remedy::Replace || self.output.abort().is_err();
         self.shared.pulse.turn();
         self.astray = true;
-        if error.is_out_of_range() {
+        // A commit that still waits in librdkafka would take on the member's next generation, and set offsets back.
+        if error.is_out_of_range() || error.is_undecided_commit() {
             self.join_again()?;
         }
         // What failed once may fail again at once: not as fast as the processor can.
@@ -482,17 +490,39 @@ impl Worker {
         Ok(())
     }
 
+    /// A new producer for one that is of no further use. False: not yet.
+    fn replace_output(&mut self) -> kafka::Result<bool> {
+        match connect(&self.settings, &self.shared) {
+            Ok(fresh) => {
+                self.shared.pulse.turn();
+                std::mem::replace(&mut self.output, fresh).close();
+                self.shared.pulse.turn();
+                self.broken = false;
+                Ok(true)
+            }
+            Err(error) if error.remedy() == Remedy::Stop => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "cannot replace the producer yet");
+                std::thread::sleep(RETRY_PAUSE);
+                Ok(false)
+            }
+        }
+    }
+
     /// Goes back to the last commit, if that is due. As long as it fails, records are thrown away unread and rebalances answered.
     fn go_back(&mut self) -> kafka::Result<()> {
         if !self.astray {
             return Ok(());
         }
+        if self.broken && !self.replace_output()? {
+            return Ok(());
+        }
         let Worker { shared, settings, engine, progress, held, .. } = self;
-        let alive = || shared.pulse.turn();
-        let gone_back = kafka::read_state(&settings.kafka, held, &alive).and_then(|stored| {
-            self.input.rewind(&alive, &mut |assigned| {
-                let begin = engine.restore(assigned, stored.get(&assigned.partition));
-                progress.resume(assigned.partition, begin, assigned.from)
+        let wanted = || shared.wanted();
+        let gone_back = kafka::read_state(&settings.kafka, held, &wanted).and_then(|stored| {
+            self.input.rewind(&wanted, &mut |assigned| {
+                let begin = engine.restore(assigned, stored.get(&assigned.partition))?;
+                Ok(progress.resume(assigned.partition, begin, assigned.from))
             })
         });
         match gone_back {

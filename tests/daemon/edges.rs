@@ -105,10 +105,10 @@ fn going_back_without_partitions_is_nothing() {
     let mut settings = KafkaSettings { brokers: broker.bootstrap.clone(), input, ..KafkaSettings::default() };
     settings.derive_names();
     let mut member = Input::join(&settings, 0).expect("join the group");
-    member.rewind(&|| {}, &mut |assigned| assigned.from).expect("nothing to go back to");
+    member.rewind(&|| true, &mut |assigned| Ok(assigned.from)).expect("nothing to go back to");
     wait_for("an assignment", PATIENCE, || {
         matches!(member.poll(Duration::from_millis(100)), Ok(Polled::Assign(_))).then_some(())
     });
-    member.rewind(&|| {}, &mut |assigned| assigned.from).expect("nothing is assigned before the answer");
+    member.rewind(&|| true, &mut |assigned| Ok(assigned.from)).expect("nothing is assigned before the answer");
     member.leave(Duration::from_secs(5));
 }

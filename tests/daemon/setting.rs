@@ -60,14 +60,18 @@ impl Setting<'_> {
 
     /// Waits until the group has committed the end of every partition.
     pub fn wait_until_settled(&self, input: &[Message]) {
+        self.wait_until_settled_by(&format!("residua-{}", self.topic), input);
+    }
+
+    /// The same for another group.
+    pub fn wait_until_settled_by(&self, group: &str, input: &[Message]) {
         let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
         for m in input {
             let end = ends.entry(m.partition).or_default();
             *end = (*end).max(m.offset + 1);
         }
-        let group = format!("residua-{}", self.topic);
         wait_for("the group to commit the end of the input", LONG, || {
-            let committed = self.broker.committed(&group, &self.topic);
+            let committed = self.broker.committed(group, &self.topic);
             ends.iter().all(|(p, end)| committed[*p as usize].is_some_and(|c| c >= *end)).then_some(())
         });
     }

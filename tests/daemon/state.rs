@@ -27,20 +27,32 @@ fn group(setting: &Setting<'_>, name: &str, model: &str) -> String {
     config
 }
 
-/// Each message of a topic by the id in it; each id once.
-fn by_id(broker: &Broker, topic: &str) -> BTreeMap<String, String> {
+/// Each message of a topic by the id in it; each id once, or (`repeats`) again with the same content.
+fn by_id(broker: &Broker, topic: &str, repeats: bool) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
     for m in broker.read(topic) {
         let known = lines.insert(text(&line(&m), "id").to_owned(), m.text().to_owned());
-        assert_eq!(known, None, "written twice");
+        match known {
+            Some(before) if repeats => assert_eq!(before, m.text(), "repeated with another content"),
+            known => assert_eq!(known, None, "written twice"),
+        }
     }
     lines
 }
 
 #[test]
 fn a_disturbed_group_writes_what_an_undisturbed_one_writes() {
+    disturb("state", "exactly-once");
+}
+
+#[test]
+fn a_disturbed_group_without_transactions_repeats_and_says_the_same() {
+    disturb("state-again", "at-least-once");
+}
+
+fn disturb(name: &str, delivery: &str) {
     let Some(broker) = support::kafka() else { return };
-    let setting = Setting::new(broker, "state", MORE);
+    let setting = Setting::new(broker, name, MORE);
     broker.produce(&setting.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("m.safetensors");
@@ -49,6 +61,8 @@ fn a_disturbed_group_writes_what_an_undisturbed_one_writes() {
     let trained = residua(&["train", "topic", "--out", model], &windowed).wait(LONG);
     assert!(trained.status.success(), "{trained:?}");
     let (calm, wild) = (group(&setting, "calm", model), group(&setting, "wild", model));
+    let wild = wild.replace("[kafka]", &format!("[kafka]\ndelivery = \"{delivery}\""));
+    let repeats = delivery == "at-least-once";
 
     let faults: Vec<Fault> =
         (0..6).map(|i| Fault { machine: i * 5, sensor: i, from: 250 + i * 80, to: 270 + i * 80, size: 1.0 }).collect();
@@ -81,24 +95,26 @@ fn a_disturbed_group_writes_what_an_undisturbed_one_writes() {
         }
     }
     let expected = STEPS * MACHINES;
-    let after_training = |topic: &str| broker.read_until(topic, LONG, |m| m.len() >= expected).len();
-    assert_eq!(after_training(&format!("{}-calm.scores", setting.topic)), expected);
-    assert_eq!(after_training(&wild_scores), expected);
+    let input = broker.read(&setting.topic);
+    for group in ["calm", "wild"] {
+        setting.wait_until_settled_by(&format!("{}-{group}", setting.topic), &input);
+    }
     for process in running.into_iter().chain([undisturbed]) {
         process.signal("TERM");
         assert!(process.wait(Duration::from_secs(20)).status.success());
     }
-    let calm = same(&setting, "scores");
+    let calm = same(&setting, "scores", repeats);
+    assert_eq!(calm.len(), expected);
     // Also what an alert says of earlier records is remembered.
-    assert!(same(&setting, "anomalies").len() > 20);
+    assert!(same(&setting, "anomalies", repeats).len() > 20);
     let warming = calm.values().filter(|line| line.contains("\"score\":null")).count();
     assert!(warming < expected / 2, "{warming} of {expected} are warming: too few scores to compare");
 }
 
 /// What both groups wrote to their topic of this name, which is the same.
-fn same(setting: &Setting<'_>, name: &str) -> BTreeMap<String, String> {
-    let [calm, wild] =
-        ["calm", "wild"].map(|group| by_id(setting.broker, &format!("{}-{group}.{name}", setting.topic)));
+fn same(setting: &Setting<'_>, name: &str, repeats: bool) -> BTreeMap<String, String> {
+    let topic = |group: &str| format!("{}-{group}.{name}", setting.topic);
+    let (calm, wild) = (by_id(setting.broker, &topic("calm"), false), by_id(setting.broker, &topic("wild"), repeats));
     assert_eq!(calm.len(), wild.len(), "{name}");
     let wrong: Vec<_> = calm.iter().filter(|(id, line)| wild.get(*id) != Some(line)).take(5).collect();
     let others: Vec<_> = wrong.iter().map(|(id, _)| wild.get(*id)).collect();

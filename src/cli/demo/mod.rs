@@ -25,7 +25,7 @@ use show::Style;
 use tally::{Flagged, Tally};
 
 use crate::config::{Config, Loaded};
-use crate::kafka::{Delivery, EmbeddedBroker, KafkaSettings, Outgoing, Output, TopicReader};
+use crate::kafka::{EmbeddedBroker, KafkaSettings, Outgoing, Output, TopicReader};
 use crate::service::{Service, Stage};
 
 const INPUT: &str = "plant";
@@ -127,8 +127,7 @@ impl Screen {
 
 /// A producer for the plant's own records: no transactions, it is not residua's.
 fn plant_output(kafka: &KafkaSettings) -> anyhow::Result<Output> {
-    let settings = KafkaSettings { delivery: Delivery::AtLeastOnce, ..kafka.clone() };
-    Ok(Output::connect(&settings, "plant", &|| true)?)
+    Ok(Output::plain(kafka, &|| true)?)
 }
 
 fn write_one(output: &mut Output, plant: &mut Plant) -> anyhow::Result<()> {
