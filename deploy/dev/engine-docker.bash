@@ -31,9 +31,9 @@ controller_docker() {
 # Brokers reach each other by container name, clients on the published ports of loopback.
 listeners_docker() {
   cat <<LISTENERS
-listeners=CLIENT://:9092,CONTROLLER://:9093,PLAINTEXT://:9094,SASL_PLAINTEXT://:9095
-advertised.listeners=CLIENT://127.0.0.1:$(<"$DIR/broker-$1/port"),PLAINTEXT://$(container "$1"):9094,SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port")
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listeners=CLIENT://:9092,CONTROLLER://:9093,PLAINTEXT://:9094,SASL_PLAINTEXT://:9095,PROXIED://:9096
+advertised.listeners=CLIENT://127.0.0.1:$(<"$DIR/broker-$1/port"),PROXIED://127.0.0.1:$(<"$DIR/broker-$1/proxy-port"),PLAINTEXT://$(container "$1"):9094,SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port")
+listener.security.protocol.map=CLIENT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs=/tmp/kafka-data
 LISTENERS
@@ -52,6 +52,7 @@ create_containers() {
     echo "CLUSTER_ID=$CLUSTER_ID" >>"$DIR/broker-$n/environment"
     docker create --name "$(container "$n")" --hostname "$(container "$n")" --network "$(network)" \
       --publish "127.0.0.1:$(<"$DIR/broker-$n/port"):9092" --publish "127.0.0.1:$(<"$DIR/broker-$n/login-port"):9095" \
+      --publish "127.0.0.1:$(<"$DIR/broker-$n/proxied-port"):9096" \
       --env-file "$DIR/broker-$n/environment" "$(image)" >/dev/null
   done
 }

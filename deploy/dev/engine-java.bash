@@ -36,8 +36,9 @@ controller_java() {
 
 listeners_java() {
   cat <<LISTENERS
-listeners=PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/port"),SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port"),CONTROLLER://$(controller_java "$1")
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/port"),PROXIED://127.0.0.1:$(<"$DIR/broker-$1/proxied-port"),SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port"),CONTROLLER://$(controller_java "$1")
+advertised.listeners=PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/port"),PROXIED://127.0.0.1:$(<"$DIR/broker-$1/proxy-port"),SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port")
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$DIR/broker-$1/data
 LISTENERS

@@ -5,12 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+use support::plant;
+
 mod accounting;
 mod broken;
 mod edges;
 mod health;
 mod models;
-mod plant;
 mod rights;
 mod setting;
 mod state;

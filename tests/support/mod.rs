@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod http;
+pub mod plant;
 mod process;
 mod protocol;
 pub mod rights;

@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::Outgoing;
+use super::Outgoing;
 
 pub const MACHINES: usize = 40;
 pub const SENSORS: usize = 8;
@@ -24,10 +24,15 @@ pub fn name(machine: usize) -> String {
 
 /// Records `steps.start` to `steps.end` of all machines, in time order; each carries its number in the header `n`.
 pub fn records(seed: u64, steps: std::ops::Range<usize>, faults: &[Fault]) -> Vec<Outgoing> {
+    records_of(MACHINES, seed, steps, faults)
+}
+
+/// The same of any number of machines.
+pub fn records_of(machines: usize, seed: u64, steps: std::ops::Range<usize>, faults: &[Fault]) -> Vec<Outgoing> {
     let mut noise = ChaCha8Rng::seed_from_u64(seed);
-    let mut out = Vec::with_capacity(steps.len() * MACHINES);
+    let mut out = Vec::with_capacity(steps.len() * machines);
     for step in steps {
-        for machine in 0..MACHINES {
+        for machine in 0..machines {
             let phase = machine as f64;
             let load = (step as f64 / 37.0 + phase).sin();
             let heat = (step as f64 / 91.0 + 2.0 * phase).cos();

@@ -1,0 +1,414 @@
+//! Goal: a group that is killed, paused, rebalanced and cut off writes what an undisturbed one writes: nothing lost, nothing twice
+//! (or, at least once: only the same again), and every score right, which shows that the state of every series survived.
+//! Method: three instances with two workers on three brokers, 200 series in 8 partitions, 3,400 records a second, one kind of fault
+//! after the other, as often as the table says times `--share`. Then one undisturbed instance reads the same input, and what
+//! both wrote is compared line by line.
+//!
+//! `make test-faults` runs all of it (hours); `cargo test` a short run. Arguments: `--share 0.1`, `--only kill,stop`,
+//! `--delivery exactly-once`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fleet;
+mod proxy;
+mod stream;
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fleet::Fleet;
+use proxy::Proxies;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use stream::{MACHINES, PARTITIONS, Stream, Watch, position};
+use support::{Broker, Cluster, PATIENCE, plant, residua, wait_for};
+
+/// Longest time after a fault until every partition has new output.
+const RECOVERY_MAX: Duration = Duration::from_secs(240);
+const SESSION: Duration = Duration::from_secs(6);
+/// Steps of the plant that the model is learned from.
+const TRAINING_STEPS: usize = 120;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    Kill,
+    Stop,
+    Terminate,
+    Storm,
+    BrokerKill,
+    BrokerRestart,
+    Cut,
+    Reset,
+    Slow,
+    HalfOpen,
+    LostReply,
+    Stall,
+}
+
+/// Name, what is done, and how often in the whole run.
+const FAULTS: [(Fault, &str, &str, usize); 12] = [
+    (Fault::Kill, "kill", "kill -9 of an instance", 200),
+    (Fault::Stop, "stop", "SIGSTOP beyond the session, SIGCONT", 50),
+    (Fault::Terminate, "term", "SIGTERM under load", 100),
+    (Fault::Storm, "storm", "joins and leaves, 1 to 4 instances", 100),
+    (Fault::BrokerKill, "broker-kill", "kill -9 of a broker", 25),
+    (Fault::BrokerRestart, "broker-restart", "clean restart of a broker", 25),
+    (Fault::Cut, "cut", "connections cut", 25),
+    (Fault::Reset, "reset", "connections reset", 25),
+    (Fault::Slow, "slow", "200 ms on every message", 25),
+    (Fault::HalfOpen, "half-open", "connections that died silently", 25),
+    (Fault::LostReply, "lost-reply", "lost reply to EndTxn", 25),
+    (Fault::Stall, "stall", "output topic stalled", 2),
+];
+
+struct Arguments {
+    share: f64,
+    only: Vec<String>,
+    deliveries: Vec<&'static str>,
+}
+
+/// What one kind of fault did.
+struct Row {
+    delivery: &'static str,
+    what: &'static str,
+    times: usize,
+    records: usize,
+    rate: f64,
+    repeated: usize,
+    /// Time until every partition has new output, of each fault.
+    recovery: Vec<Duration>,
+    memory_mib: u64,
+}
+
+fn main() {
+    let Some(arguments) = arguments() else { return };
+    let dir = tempfile::tempdir().expect("create a folder");
+    let place = dir.path().join("kafka");
+    let Some(cluster) = support::cluster(&place, 3) else { return };
+    let proxies = Proxies::start(&place, 3).expect("start the proxies");
+    let model = dir.path().join("m.safetensors");
+    train(&cluster.broker, &model);
+    let mut rows = Vec::new();
+    for delivery in &arguments.deliveries {
+        for (fault, name, what, full) in FAULTS {
+            let times = (full as f64 * arguments.share).ceil() as usize;
+            if times == 0 || !arguments.only.is_empty() && !arguments.only.iter().any(|o| o == name) {
+                continue;
+            }
+            eprintln!("{delivery}: {what}, {times} times");
+            let lab = Lab { cluster: &cluster, proxies: &proxies, model: &model, delivery };
+            rows.push(lab.run(fault, name, what, times, arguments.share));
+            eprintln!("{}", line(&rows[rows.len() - 1]));
+        }
+    }
+    println!("\n{HEAD}");
+    rows.iter().for_each(|row| println!("{}", line(row)));
+    println!("\ntest result: ok. {} passed; 0 failed", rows.len());
+}
+
+/// None if another test of `cargo test` is wanted.
+fn arguments() -> Option<Arguments> {
+    let mut found = Arguments { share: 0.0, only: Vec::new(), deliveries: vec!["exactly-once", "at-least-once"] };
+    let mut given = std::env::args().skip(1);
+    while let Some(word) = given.next() {
+        let mut value = || given.next().unwrap_or_else(|| panic!("{word} needs a value"));
+        match word.as_str() {
+            "--share" => found.share = value().parse().expect("--share needs a number, 1 for all faults of the table"),
+            "--only" => found.only = value().split(',').map(str::to_owned).collect(),
+            "--delivery" => {
+                let wanted = value();
+                found.deliveries.retain(|d| *d == wanted);
+                assert!(!found.deliveries.is_empty(), "--delivery must be exactly-once or at-least-once");
+            }
+            "--list" => return None,
+            // Of the harness of the other tests.
+            flag if flag.starts_with('-') => {}
+            filter if "faults".contains(filter) => {}
+            _ => return None,
+        }
+    }
+    for name in &found.only {
+        assert!(FAULTS.iter().any(|f| f.1 == name), "--only {name}: expected some of {:?}", FAULTS.map(|f| f.1));
+    }
+    if found.share == 0.0 {
+        // A part of `cargo test`: one of each kind that takes no minutes.
+        found.share = f64::MIN_POSITIVE;
+        if found.only.is_empty() {
+            found.only = ["kill", "term", "broker-kill", "lost-reply"].map(str::to_owned).to_vec();
+        }
+    }
+    Some(found)
+}
+
+const HEAD: &str = "delivery       fault                                times   records   per s  lost  repeated  wrong  recovery s (median, most)  MiB";
+
+fn line(row: &Row) -> String {
+    let mut recovery: Vec<f64> = row.recovery.iter().map(Duration::as_secs_f64).collect();
+    recovery.sort_by(f64::total_cmp);
+    let (median, most) = (recovery.get(recovery.len() / 2), recovery.last());
+    format!(
+        "{:<14} {:<36} {:>5} {:>9} {:>7.0} {:>5} {:>9} {:>6} {:>18.1} {:>8.1} {:>4}",
+        row.delivery,
+        row.what,
+        row.times,
+        row.records,
+        row.rate,
+        0,
+        row.repeated,
+        0,
+        median.unwrap_or(&0.0),
+        most.unwrap_or(&0.0),
+        row.memory_mib
+    )
+}
+
+/// A model with windows, so that a series without its past would score otherwise.
+fn train(broker: &Broker, model: &Path) {
+    let topic = support::topic("learn");
+    broker.create_topic(&topic, PARTITIONS as i32, &[]);
+    broker.produce(&topic, plant::records_of(MACHINES, 1, 0..TRAINING_STEPS, &[]));
+    let config = format!(
+        "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\n[model]\nwindow = 3\nsteps = 200\n[learning]\nmin_records = {}\n",
+        broker.bootstrap,
+        TRAINING_STEPS * MACHINES
+    );
+    let trained =
+        residua(&["train", "topic", "--out", model.to_str().expect("a path in UTF-8")], &config).wait(PATIENCE * 4);
+    assert!(trained.status.success(), "{trained:?}");
+}
+
+struct Lab<'a> {
+    cluster: &'a Cluster,
+    proxies: &'a Proxies,
+    model: &'a Path,
+    delivery: &'static str,
+}
+
+impl Lab<'_> {
+    fn run(&self, fault: Fault, name: &str, what: &'static str, times: usize, share: f64) -> Row {
+        let broker = &self.cluster.broker;
+        let topic = support::topic(name);
+        broker.create_topic(&topic, PARTITIONS as i32, &[]);
+        let proxied = matches!(fault, Fault::Cut | Fault::Reset | Fault::Slow | Fault::HalfOpen | Fault::LostReply);
+        let brokers = if proxied { &self.proxies.bootstrap } else { &broker.bootstrap };
+        // Members of a storm come and go for good; the others come back under their names.
+        let instance = if fault == Fault::Storm { "" } else { "INSTANCE" };
+        let wild = self.config(&topic, "wild", brokers, self.delivery, instance);
+        let calm = self.config(&topic, "calm", &broker.bootstrap, "exactly-once", "calm");
+        for config in [&wild, &calm] {
+            let made = residua(&["check", "--connect", "--create-topics"], config).wait(PATIENCE);
+            assert!(made.status.success(), "{made:?}");
+        }
+        let mut fleet = Fleet::start(&wild, 3);
+        let stream = Stream::start(broker, &topic, 1_000);
+        let watch = Watch::start(broker, &format!("{topic}-wild.scores"));
+        let mut recovery = Vec::new();
+        // First all of them at work.
+        self.await_output(&mut fleet, &stream, &watch, &topic);
+        for round in 0..times {
+            self.disturb(fault, round, &mut fleet, &topic, share);
+            recovery.push(self.await_output(&mut fleet, &stream, &watch, &topic));
+            if times >= 10 && round % (times / 10) == 0 {
+                eprintln!("  {} of {times}, {} records", round + 1, stream.written());
+            }
+        }
+        let (records, rate) = stream.end();
+        self.await_end(&topic, "wild");
+        let memory_mib = fleet.end();
+        let undisturbed = Fleet::start(&calm, 1);
+        self.await_end(&topic, "calm");
+        undisturbed.end();
+        let repeated = self.compare(&topic, records);
+        Row { delivery: self.delivery, what, times, records, rate, repeated, recovery, memory_mib }
+    }
+
+    fn config(&self, topic: &str, group: &str, brokers: &str, delivery: &str, instance: &str) -> String {
+        format!(
+            "[kafka]\nbrokers = \"{brokers}\"\ninput = \"{topic}\"\ngroup = \"{topic}-{group}\"\ninstance_id = \"{instance}\"\n\
+             scores = \"{topic}-{group}.scores\"\nanomalies = \"{topic}-{group}.anomalies\"\n\
+             dead_letters = \"{topic}-{group}.dead-letters\"\ndelivery = \"{delivery}\"\n\
+             session_timeout = \"{}s\"\nheartbeat_interval = \"1s\"\ntransaction_timeout = \"5s\"\nrequest_timeout = \"10s\"\n\
+             checkpoint_interval = \"2s\"\n[learning]\nmodel_file = \"{}\"\n[service]\nworkers = 2\n[http]\nlisten = \"\"\n\
+             [log]\nlevel = \"warn\"\n",
+            SESSION.as_secs(),
+            self.model.display()
+        )
+    }
+
+    fn disturb(&self, fault: Fault, round: usize, fleet: &mut Fleet, topic: &str, share: f64) {
+        let broker = (round % 3 + 1).to_string();
+        match fault {
+            Fault::Kill => fleet.kill(round),
+            Fault::Stop => fleet.pause(round, SESSION * 2),
+            Fault::Terminate => fleet.restart(round),
+            // Between 1 and 4 instances, never the same way for long.
+            Fault::Storm if fleet.size() == 1 || fleet.size() < 4 && !(round * 7 / 3).is_multiple_of(2) => fleet.join(),
+            Fault::Storm => fleet.leave(round),
+            Fault::BrokerKill => {
+                self.cluster.control(&["kill", &broker]);
+                std::thread::sleep(Duration::from_secs(3));
+                self.cluster.control(&["start-broker", &broker]);
+            }
+            Fault::BrokerRestart => {
+                self.cluster.control(&["stop-broker", &broker]);
+                self.cluster.control(&["start-broker", &broker]);
+            }
+            Fault::Cut => self.proxies.cut(Duration::from_secs(2)),
+            Fault::Reset => self.proxies.reset(),
+            Fault::Slow => self.proxies.slow(Duration::from_millis(200), Duration::from_secs(5)),
+            Fault::HalfOpen => self.proxies.silence(),
+            Fault::LostReply => {
+                assert!(self.proxies.lose_end_of_transaction(PATIENCE), "no transaction ended within {PATIENCE:?}");
+            }
+            Fault::Stall => self.stall(fleet, topic, Duration::from_secs(if share < 1.0 { 30 } else { 180 })),
+        }
+    }
+
+    /// The scores topic takes nothing for a while: more copies are asked for than there are brokers.
+    fn stall(&self, fleet: &mut Fleet, topic: &str, time: Duration) {
+        let scores = format!("{topic}-wild.scores");
+        self.require_copies(&scores, "4");
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            fleet.look();
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.require_copies(&scores, "2");
+    }
+
+    fn require_copies(&self, topic: &str, copies: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.cluster.broker.client().create().expect("create an admin client");
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("min.insync.replicas", copies);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("build a runtime");
+        let done = runtime.block_on(admin.alter_configs([&change], &AdminOptions::new())).expect("ask for a change");
+        done.into_iter().for_each(|result| drop(result.expect("change a topic")));
+    }
+
+    /// Waits until every partition has output for a record written after now; how long that took.
+    fn await_output(&self, fleet: &mut Fleet, stream: &Stream, watch: &Watch, topic: &str) -> Duration {
+        let since = Instant::now();
+        // Written after the fault: what the partitions hold now and one more round of all machines.
+        let enough = stream.written() + 2 * MACHINES;
+        wait_for("the stream to go on", RECOVERY_MAX, || (stream.written() >= enough).then_some(()));
+        let marks = self.ends(topic);
+        let mut looked = Instant::now();
+        while !watch.seen().iter().zip(&marks).all(|(seen, mark)| seen >= mark) {
+            assert!(
+                since.elapsed() < RECOVERY_MAX,
+                "no new output for {RECOVERY_MAX:?}: {:?} of {marks:?}",
+                watch.seen()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+            if looked.elapsed() > Duration::from_secs(1) {
+                fleet.look();
+                looked = Instant::now();
+            }
+        }
+        since.elapsed()
+    }
+
+    /// The offset of the last record of each partition.
+    fn ends(&self, topic: &str) -> Vec<i64> {
+        let consumer: BaseConsumer = self.cluster.broker.client().create().expect("create a consumer");
+        (0..PARTITIONS as i32)
+            .map(|partition| {
+                wait_for("the end of a partition", PATIENCE, || {
+                    consumer.fetch_watermarks(topic, partition, Duration::from_secs(5)).ok().map(|(_, high)| high - 1)
+                })
+            })
+            .collect()
+    }
+
+    fn await_end(&self, topic: &str, group: &str) {
+        let ends = self.ends(topic);
+        wait_for("the group to commit the end of the input", RECOVERY_MAX * 2, || {
+            let committed = self.cluster.broker.committed(&format!("{topic}-{group}"), topic);
+            ends.iter().zip(committed).all(|(end, c)| c.is_some_and(|c| c > *end)).then_some(())
+        });
+    }
+
+    /// Every record of the input once in both topics, with the same line; repeats, where they may be, with the same line too.
+    /// Returns the number of repeats.
+    fn compare(&self, topic: &str, records: usize) -> usize {
+        let mut repeated = 0;
+        for output in ["scores", "anomalies"] {
+            let (calm, none) = self.lines(&format!("{topic}-calm.{output}"));
+            let (wild, again) = self.lines(&format!("{topic}-wild.{output}"));
+            let count = |lines: &[Vec<u64>]| lines.iter().flatten().filter(|line| **line != 0).count();
+            assert_eq!(none, 0, "the undisturbed group repeats itself");
+            if output == "scores" {
+                assert_eq!(count(&calm), records, "the undisturbed group did not score every record");
+            }
+            assert!(count(&calm) > 0, "nothing to compare in {output}");
+            for (partition, (calm, wild)) in calm.iter().zip(&wild).enumerate() {
+                let at = |lines: &[u64], i: usize| lines.get(i).copied().unwrap_or(0);
+                let (mut lost, mut wrong) = (Vec::new(), Vec::new());
+                for i in 0..calm.len().max(wild.len()) {
+                    match (at(calm, i), at(wild, i)) {
+                        (a, b) if a == b => {}
+                        (_, 0) => lost.push(i),
+                        _ => wrong.push(i),
+                    }
+                }
+                let few = |all: &[usize]| all.iter().take(5).copied().collect::<Vec<_>>();
+                assert!(
+                    lost.is_empty() && wrong.is_empty(),
+                    "{output} of partition {partition}: {} lost {:?}, {} wrong {:?}",
+                    lost.len(),
+                    few(&lost),
+                    wrong.len(),
+                    few(&wrong)
+                );
+            }
+            assert!(self.delivery == "at-least-once" || again == 0, "{again} repeated in {output}");
+            repeated += again;
+        }
+        repeated
+    }
+
+    /// A hash of each line by partition and offset of the input (0: none), and how many came again, with the same content.
+    fn lines(&self, topic: &str) -> (Vec<Vec<u64>>, usize) {
+        let ends: Vec<i64> = self.ends(topic).iter().map(|last| last + 1).collect();
+        let mut config = self.cluster.broker.client();
+        config.set("group.id", "compare").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().expect("create a consumer");
+        let mut list = TopicPartitionList::new();
+        for partition in 0..ends.len() {
+            list.add_partition_offset(topic, partition as i32, Offset::Beginning).expect("a valid start");
+        }
+        consumer.assign(&list).expect("assign all partitions");
+        let (mut lines, mut again, mut open) = (vec![Vec::new(); PARTITIONS], 0, ends.len());
+        let deadline = Instant::now() + RECOVERY_MAX * 2;
+        while open > 0 {
+            assert!(Instant::now() < deadline, "no end of {topic}");
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    let line = message.payload().unwrap_or_default();
+                    let (partition, offset) = position(line);
+                    let mut hash = DefaultHasher::new();
+                    line.hash(&mut hash);
+                    let hash = hash.finish().max(1);
+                    let of = &mut lines[partition];
+                    of.resize(of.len().max(offset as usize + 1), 0);
+                    let known = std::mem::replace(&mut of[offset as usize], hash);
+                    again += usize::from(known != 0);
+                    assert!(
+                        known == 0 || known == hash,
+                        "{topic}: repeated with another content: {}",
+                        String::from_utf8_lossy(line)
+                    );
+                }
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => open -= 1,
+                _ => {}
+            }
+        }
+        (lines, again)
+    }
+}
