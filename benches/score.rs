@@ -9,6 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use residua::detector::{Arrival, Detector, DetectorSettings, SeriesSettings};
+use residua::incident::IncidentSettings;
 use residua::model::{Auto, Model, ModelSettings, TrainingSource};
 use residua::record::{EventTime, Offset, PartitionId, Position, Schema, Table};
 
@@ -36,7 +37,12 @@ fn detector() -> Detector {
     let source = TrainingSource::File { name: "bench".to_owned(), rows: 1000 };
     let model = Model::fit(&table, &settings, source, &mut |_, _| ControlFlow::Continue(()))
         .expect("the table is large enough");
-    Detector::new(Arc::new(model), &DetectorSettings::default(), &SeriesSettings::default())
+    Detector::new(
+        Arc::new(model),
+        &DetectorSettings::default(),
+        &SeriesSettings::default(),
+        &IncidentSettings::default(),
+    )
 }
 
 fn arrival(record: usize) -> Arrival<'static> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use residua::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
+use residua::incident::IncidentSettings;
 use residua::model::{Model, ModelSettings, TrainingSource};
 use residua::record::{Decoder, History, InputSettings, Offset, PartitionId, Position, RawRecord, Refusal};
 
@@ -109,7 +110,8 @@ fn a_million_payloads_are_each_judged_or_refused_once() {
     let model = model(&settings, &mut random);
     let mut decoder = Decoder::new(&settings, model.schema()).expect("the model's features");
     let series = SeriesSettings { max: 1_000, ..SeriesSettings::default() };
-    let mut detector = Detector::new(Arc::clone(&model), &DetectorSettings::default(), &series);
+    let mut detector =
+        Detector::new(Arc::clone(&model), &DetectorSettings::default(), &series, &IncidentSettings::default());
     let mut values = vec![0.0; model.schema().len()];
     let (mut judged, mut refused, mut waiting) = (0i64, BTreeMap::<&str, i64>::new(), 0);
     for offset in 0..PAYLOADS {

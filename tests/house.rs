@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const SHELL: [&str; 4] = ["cli", "service", "pipeline", "config"];
 const EDGES: [&str; 3] = ["kafka", "metrics", "http"];
 /// Core modules in the order in which each may use the ones after it.
-const CORE: [&str; 3] = ["detector", "model", "record"];
+const CORE: [&str; 4] = ["detector", "incident", "model", "record"];
 
 /// A crate, and the only modules that may name it.
 const OWNED: [(&str, &[&str]); 6] = [

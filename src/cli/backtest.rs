@@ -11,6 +11,7 @@ use super::csv::{CsvArgs, CsvRecords, file_name, read};
 use super::learn::{AlarmArgs, ModelArgs, learn};
 use super::quality::quality;
 use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
+use crate::incident::IncidentSettings;
 use crate::model::TrainingSource;
 use crate::record::{EventTime, Offset, PartitionId, Position};
 
@@ -60,7 +61,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let settings = DetectorSettings { alarms: args.alarms.alarms };
     // All of them are in memory already.
     let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
-    let scored = score(&records, &mut Detector::new(Arc::clone(&model), &settings, &series));
+    let scored =
+        score(&records, &mut Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default()));
     let (_, judged) = scored.split_at(args.train_rows);
     write_scores(&args.out, args.train_rows, judged).with_context(|| format!("write {}", args.out.display()))?;
     let flagged = judged.iter().filter(|s| s.flagged).count();
@@ -90,7 +92,7 @@ fn score(records: &CsvRecords, detector: &mut Detector) -> Vec<Scored> {
             detector.observe(arrival, table.row(i));
         }
         for (&i, verdict) in batch.iter().zip(detector.judge()) {
-            if let Verdict::Scored { score, flagged } = *verdict {
+            if let Verdict::Scored { score, flagged, .. } = *verdict {
                 scored[i] = Scored { score, flagged };
             }
         }

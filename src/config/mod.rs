@@ -18,6 +18,7 @@ pub use settings::{LearningSettings, LogFormat, LogLevel, LogSettings, ServiceSe
 
 use crate::detector::{DetectorSettings, SeriesSettings};
 use crate::http::HttpSettings;
+use crate::incident::IncidentSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
 use crate::record::InputSettings;
@@ -31,6 +32,7 @@ pub struct Config {
     pub model: ModelSettings,
     pub detector: DetectorSettings,
     pub series: SeriesSettings,
+    pub incident: IncidentSettings,
     pub service: ServiceSettings,
     pub http: HttpSettings,
     pub log: LogSettings,
@@ -181,6 +183,7 @@ impl Tables {
             model: read(table("model"))?,
             detector: read(table("detector"))?,
             series: read(table("series"))?,
+            incident: read(table("incident"))?,
             service: read(table("service"))?,
             http: read(table("http"))?,
             log: read(table("log"))?,
@@ -217,6 +220,7 @@ fn check_table(name: &str, table: &Value) -> Result<(), String> {
         "model" => read::<ModelSettings>(table),
         "detector" => read::<DetectorSettings>(table),
         "series" => read::<SeriesSettings>(table),
+        "incident" => read::<IncidentSettings>(table),
         "service" => read::<ServiceSettings>(table),
         "http" => read::<HttpSettings>(table),
         "log" => read::<LogSettings>(table),

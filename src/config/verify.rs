@@ -40,6 +40,7 @@ fn names(c: &Config, p: &mut Vec<String>) {
         ("kafka.input", &k.input),
         ("kafka.anomalies", &k.anomalies),
         ("kafka.dead_letters", &k.dead_letters),
+        ("kafka.incidents", &k.incidents),
         ("kafka.models", &k.models),
         ("kafka.state", &k.state),
         ("kafka.scores", &k.scores),
@@ -139,6 +140,9 @@ fn numbers(c: &Config, p: &mut Vec<String>) {
             "learning.min_records = {} must not be more than learning.max_records = {}",
             c.learning.min_records, c.learning.max_records
         ));
+    }
+    if !(0.0..=1.0).contains(&c.incident.hold) {
+        p.push(format!("incident.hold: {} is not between 0 and 1", c.incident.hold));
     }
     p.extend(c.model.check().err().map(|e| e.to_string()));
     p.extend(History::new(&c.input).err().map(|e| format!("input.features: {e}")));

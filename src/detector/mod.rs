@@ -12,8 +12,9 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use serde::{Deserialize, Serialize};
 
+use crate::incident::{Change, Incident, IncidentSettings, Seen};
 use crate::model::{AlarmBudget, Model, TILE, Thresholds, Tile};
-use crate::record::{EventTime, NextOffset, PartitionId, Position};
+use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
 pub use series::Forgotten;
 use series::SeriesTable;
@@ -60,8 +61,19 @@ pub struct Arrival<'a> {
 pub enum Verdict {
     /// The series has no full window yet.
     Warming,
-    /// `score` is finite and not negative, 1.0 is the threshold.
-    Scored { score: f64, flagged: bool },
+    /// `score` is finite and not negative, 1.0 is the threshold. `incident`: where the incident that is open with this record began.
+    Scored { score: f64, flagged: bool, incident: Option<Offset> },
+}
+
+/// What happened to an incident.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The record of the last judged batch with which it happened, if it was a record.
+    pub index: Option<usize>,
+    pub partition: PartitionId,
+    pub series: Arc<str>,
+    pub change: Change,
+    pub incident: Incident,
 }
 
 /// One per worker. Memory is bounded by the partitions, the series of each, and the largest batch.
@@ -76,6 +88,8 @@ pub struct Detector {
     batch: Batch,
     tile: Tile,
     verdicts: Vec<Verdict>,
+    incidents: IncidentSettings,
+    told: Vec<Told>,
 }
 
 /// What was observed since the last judgement. Cleared, never shrunk.
@@ -100,13 +114,20 @@ struct Batch {
 #[derive(Clone, Copy)]
 struct Place {
     partition: PartitionId,
+    offset: Offset,
+    time: EventTime,
     slot: usize,
     /// Whether the series begins anew with this record, after a gap.
     anew: bool,
 }
 
 impl Detector {
-    pub fn new(model: Arc<Model>, settings: &DetectorSettings, series: &SeriesSettings) -> Self {
+    pub fn new(
+        model: Arc<Model>,
+        settings: &DetectorSettings,
+        series: &SeriesSettings,
+        incidents: &IncidentSettings,
+    ) -> Self {
         Self {
             names: model.schema().names().map(|name| name.to_string()).collect(),
             thresholds: model.thresholds(&settings.alarms),
@@ -117,6 +138,8 @@ impl Detector {
             forgotten: Forgotten::default(),
             batch: Batch::default(),
             verdicts: Vec::new(),
+            incidents: incidents.clone(),
+            told: Vec::new(),
         }
     }
 
@@ -128,7 +151,7 @@ impl Detector {
         let Self { model, series: settings, partitions, forgotten, batch, .. } = self;
         let Arrival { position: Position { partition, offset }, series, time } = arrival;
         let table = partitions.entry(partition).or_insert_with(|| SeriesTable::new(NextOffset(offset.0)));
-        let slot = table.see(series, (offset, time), model, settings, forgotten);
+        let slot = table.see(series, (offset, time), batch.series.len(), model, settings, forgotten);
         let state = table.state(slot);
         let anew = state.observe(model, (offset, time), values, settings.gap);
         let from = batch.inputs.len();
@@ -137,7 +160,7 @@ impl Detector {
             let missing = batch.inputs[from..].iter().any(|v| v.is_nan());
             if missing { &mut batch.gaps } else { &mut batch.whole }.push(batch.series.len());
         }
-        batch.series.push(Place { partition, slot, anew });
+        batch.series.push(Place { partition, offset, time, slot, anew });
         batch.values.extend_from_slice(values);
         batch.distances.push(f64::NAN);
         batch.parts.resize(batch.values.len(), 0.0);
@@ -148,7 +171,7 @@ impl Detector {
     pub fn judge(&mut self) -> &[Verdict] {
         self.clear_judged();
         self.batch.judged = true;
-        let Self { model, batch, tile, partitions, .. } = self;
+        let Self { model, batch, tile, partitions, incidents, told, .. } = self;
         let (inputs, features) = (model.layer_sizes()[0], model.schema().len());
         for part in batch.whole.chunks(TILE).chain(batch.gaps.chunks(TILE)) {
             tile.clear();
@@ -160,16 +183,24 @@ impl Detector {
             }
         }
         self.verdicts.clear();
+        told.clear();
         let parts = batch.parts.chunks_exact_mut(features);
-        for ((place, &distance), parts) in batch.series.iter().zip(&batch.distances).zip(parts) {
+        for (index, ((place, &distance), parts)) in batch.series.iter().zip(&batch.distances).zip(parts).enumerate() {
             // Forgotten in between: nobody waits for the verdict.
             let Some(table) = partitions.get_mut(&place.partition) else {
                 self.verdicts.push(Verdict::Warming);
                 continue;
             };
-            let state = table.state(place.slot);
-            if place.anew {
+            let Place { partition, offset, time, slot, anew } = *place;
+            let series = Arc::clone(table.name(slot));
+            let state = table.state(slot);
+            let mut tell = |change, incident: &Incident| {
+                let (index, series) = (Some(index), Arc::clone(&series));
+                told.push(Told { index, partition, series, change, incident: incident.clone() });
+            };
+            if anew {
                 state.restart(model);
+                state.incident.close(&mut tell);
             }
             self.verdicts.push(if distance.is_nan() {
                 Verdict::Warming
@@ -181,11 +212,58 @@ impl Detector {
                     parts.copy_from_slice(state.blame());
                 }
                 let score = alone.max(together);
-                Verdict::Scored { score, flagged: score >= 1.0 }
+                let flagged = score >= 1.0;
+                state.incident.see(incidents, &Seen { offset, time, score, flagged, parts }, &mut tell);
+                Verdict::Scored { score, flagged, incident: state.incident.open().map(|i| i.start) }
             });
         }
-        partitions.values_mut().for_each(SeriesTable::settle);
+        let in_order = told.len();
+        for (&partition, table) in partitions.iter_mut() {
+            table.settle(|index, series, state| {
+                state.incident.close(&mut |change, incident| {
+                    let (index, series) = (Some(index), Arc::clone(series));
+                    told.push(Told { index, partition, series, change, incident: incident.clone() });
+                });
+            });
+        }
+        if told.len() > in_order {
+            // What was forgotten with a record comes before what that record brings; a stable sort keeps the order of the rest.
+            let forgotten = told.split_off(in_order);
+            told.splice(0..0, forgotten);
+            told.sort_by_key(|t| t.index);
+        }
+        for Told { partition, change, .. } in told {
+            partitions.entry(*partition).and_modify(|table| table.count(*change));
+        }
         &self.verdicts
+    }
+
+    /// Closes every incident, as every series is about to end; `told` has them.
+    pub fn close_incidents(&mut self) {
+        self.told.clear();
+        for (&partition, table) in &mut self.partitions {
+            table.each(|series, state| {
+                state.incident.close(&mut |change, incident| {
+                    let series = Arc::clone(series);
+                    self.told.push(Told { index: None, partition, series, change, incident: incident.clone() });
+                });
+            });
+        }
+    }
+
+    /// What happened to incidents with the records of the last judged batch, in order.
+    pub fn told(&self) -> &[Told] {
+        &self.told
+    }
+
+    /// Of the features.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Open incidents.
+    pub fn open_incidents(&self) -> usize {
+        self.partitions.values().map(SeriesTable::open_incidents).sum()
     }
 
     /// Drops the state of all series and what was observed but not judged.
@@ -194,6 +272,7 @@ impl Detector {
         self.forgotten = Forgotten::default();
         self.batch.clear();
         self.verdicts.clear();
+        self.told.clear();
     }
 
     /// Drops the state of one partition's series; they begin anew.

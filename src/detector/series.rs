@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::SeriesSettings;
 use super::state::{SeriesState, StateError};
+use crate::incident::Change;
 use crate::model::Model;
 use crate::record::{EventTime, NextOffset, Offset};
 
@@ -29,8 +30,8 @@ pub(super) struct SeriesTable {
     index: HashMap<Arc<str>, usize>,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    /// Forgotten, and still addressed by records that are not judged yet.
-    leaving: Vec<usize>,
+    /// Forgotten, and still addressed by records that are not judged yet; with the record of the batch that came then.
+    leaving: Vec<(usize, usize)>,
     oldest: usize,
     newest: usize,
     /// Event times of the last records, a ring.
@@ -45,6 +46,7 @@ pub(super) struct SeriesTable {
     /// Series met before this offset may be stored, though the table has not stored them: it was restored, and replays what was
     /// judged after the checkpoint that it knows of.
     maybe_stored_until: NextOffset,
+    open_incidents: usize,
 }
 
 struct Slot {
@@ -75,6 +77,7 @@ impl SeriesTable {
             stored: since,
             since,
             maybe_stored_until: since,
+            open_incidents: 0,
         }
     }
 
@@ -154,18 +157,20 @@ impl SeriesTable {
         states.sort_by_key(|(_, state)| state.last());
         for (name, state) in states {
             let at = table.add(name, true, model);
+            table.open_incidents += usize::from(state.incident.open().is_some());
             table.slots[at].state = state;
             table.link_newest(at);
         }
         Ok((table, stored, unreadable))
     }
 
-    /// The slot of a series from which the record `of` (offset, event time) came; the series is the most recently seen now. Allocates
-    /// for a new series.
+    /// The slot of a series from which the record `of` (offset, event time) came, the record `index` of the batch; the series is the
+    /// most recently seen now. Allocates for a new series.
     pub fn see(
         &mut self,
         series: &str,
         of: (Offset, EventTime),
+        index: usize,
         model: &Model,
         settings: &SeriesSettings,
         forgotten: &mut Forgotten,
@@ -182,12 +187,12 @@ impl SeriesTable {
         };
         self.link_newest(at);
         while self.index.len() > settings.max {
-            self.forget_oldest();
+            self.forget_oldest(index);
             forgotten.by_max += 1;
         }
         // The one just seen is never idle: its time is not older than the clock, or it comes late and is the newest anyway.
         while self.oldest != at && self.is_idle(self.oldest, settings.idle) {
-            self.forget_oldest();
+            self.forget_oldest(index);
             forgotten.by_idle += 1;
         }
         at
@@ -197,9 +202,42 @@ impl SeriesTable {
         &mut self.slots[slot].state
     }
 
-    /// All records are judged: slots of forgotten series may be used again.
-    pub fn settle(&mut self) {
-        self.free.append(&mut self.leaving);
+    /// Every series, from the most recently seen.
+    pub fn each(&mut self, mut take: impl FnMut(&Arc<str>, &mut SeriesState)) {
+        let mut at = self.newest;
+        while at != NONE {
+            let Slot { series, state, older, .. } = &mut self.slots[at];
+            take(series, state);
+            at = *older;
+        }
+    }
+
+    pub fn name(&self, slot: usize) -> &Arc<str> {
+        &self.slots[slot].series
+    }
+
+    /// All records are judged: slots of forgotten series may be used again. `leave` gets each of them, with the record of the batch
+    /// that came when it was forgotten.
+    pub fn settle(&mut self, mut leave: impl FnMut(usize, &Arc<str>, &mut SeriesState)) {
+        for (slot, index) in self.leaving.drain(..) {
+            let Slot { series, state, .. } = &mut self.slots[slot];
+            leave(index, series, state);
+            self.free.push(slot);
+        }
+    }
+
+    /// Series with an open incident, those leaving included.
+    pub fn open_incidents(&self) -> usize {
+        self.open_incidents
+    }
+
+    /// Keeps that number.
+    pub fn count(&mut self, change: Change) {
+        match change {
+            Change::Opened => self.open_incidents += 1,
+            Change::Updated => {}
+            Change::Closed => self.open_incidents = self.open_incidents.saturating_sub(1),
+        }
     }
 
     /// Series remembered.
@@ -234,7 +272,7 @@ impl SeriesTable {
         u128::try_from(silent_ms).is_ok_and(|silent| silent > idle.as_millis())
     }
 
-    fn forget_oldest(&mut self) {
+    fn forget_oldest(&mut self, index: usize) {
         let at = self.oldest;
         self.unlink(at);
         let Slot { series, stored, .. } = &self.slots[at];
@@ -242,7 +280,7 @@ impl SeriesTable {
         if *stored {
             self.gone.push(Arc::clone(series));
         }
-        self.leaving.push(at);
+        self.leaving.push((at, index));
     }
 
     fn link_newest(&mut self, at: usize) {
@@ -298,7 +336,7 @@ mod tests {
         /// A record of `series` at second `time`; how many records of it are known now.
         fn see(&mut self, series: &str, time: i64) -> u64 {
             let time = EventTime(time * 1000);
-            let at = self.table.see(series, (Offset(0), time), &self.model, &self.settings, &mut self.forgotten);
+            let at = self.table.see(series, (Offset(0), time), 0, &self.model, &self.settings, &mut self.forgotten);
             let state = self.table.state(at);
             state.observe(&self.model, (Offset(0), time), &[0.5], Duration::ZERO);
             state.seen()
@@ -324,7 +362,7 @@ mod tests {
         for i in 0..10_000 {
             b.see(&format!("s{i}"), i);
             if i % 50 == 49 {
-                b.table.settle();
+                b.table.settle(|_, _, _| {});
             }
         }
         assert_eq!((b.table.len(), b.forgotten.by_max), (10, 9_990));
@@ -335,11 +373,11 @@ mod tests {
     fn a_forgotten_series_keeps_its_slot_until_the_batch_is_judged() {
         let mut b = bench(1, Duration::ZERO);
         let of = (Offset(0), EventTime(0));
-        let first = b.table.see("a", of, &b.model, &b.settings, &mut b.forgotten);
-        let second = b.table.see("b", of, &b.model, &b.settings, &mut b.forgotten);
+        let first = b.table.see("a", of, 0, &b.model, &b.settings, &mut b.forgotten);
+        let second = b.table.see("b", of, 0, &b.model, &b.settings, &mut b.forgotten);
         assert_ne!(first, second);
-        b.table.settle();
-        assert_eq!(b.table.see("c", of, &b.model, &b.settings, &mut b.forgotten), first);
+        b.table.settle(|_, _, _| {});
+        assert_eq!(b.table.see("c", of, 0, &b.model, &b.settings, &mut b.forgotten), first);
     }
 
     #[test]
@@ -386,7 +424,7 @@ mod tests {
                 plain.remove(0);
             }
             assert_eq!(b.see(&series, 0), seen);
-            b.table.settle();
+            b.table.settle(|_, _, _| {});
         }
     }
 }

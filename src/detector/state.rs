@@ -3,21 +3,24 @@
 
 use std::time::Duration;
 
+use crate::incident::Tracker;
 use crate::model::Model;
 use crate::record::{EventTime, Offset};
 
 /// Of the encoding. Another one is not read: the series begins anew.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Why stored state is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     #[error("read state: expected version {VERSION}, found {found}")]
     Version { found: u8 },
-    #[error("read state: expected {expected} bytes, found {found}")]
+    #[error("read state: expected {expected} bytes or more, found {found}")]
     Length { expected: usize, found: usize },
     #[error("read state: expected a finite {what}")]
     NotFinite { what: &'static str },
+    #[error("read state: expected an incident, or none")]
+    Incident,
     #[error("read state: it is of model {found}, expected {expected}")]
     Model { found: String, expected: String },
 }
@@ -41,6 +44,8 @@ pub(crate) struct SeriesState {
     smoothed: f64,
     /// What each feature has made of the smoothed level, above that of an ordinary record: smoothed as the level is.
     blame: Vec<f32>,
+    /// The open incident, or what may become one.
+    pub incident: Tracker,
     /// The last window's scaled values as a ring of records; record `seen % window` is overwritten next.
     ring: Vec<f32>,
     features: usize,
@@ -56,6 +61,7 @@ impl SeriesState {
             time: EventTime::MIN,
             smoothed: model.calibration().smoothed_start(),
             blame: vec![0.0; features],
+            incident: Tracker::default(),
             ring,
             features,
         }
@@ -96,7 +102,7 @@ impl SeriesState {
         self.last
     }
 
-    /// Appends the state: version, offset, records seen, time, smoothed level, blame, window; numbers in little endian.
+    /// Appends the state: version, offset, records seen, time, smoothed level, blame, window, incident; numbers in little endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.extend(self.last.0.to_le_bytes());
@@ -104,6 +110,7 @@ impl SeriesState {
         out.extend(self.time.0.to_le_bytes());
         out.extend(self.smoothed.to_le_bytes());
         self.blame.iter().chain(&self.ring).for_each(|v| out.extend(v.to_le_bytes()));
+        self.incident.encode(out);
     }
 
     /// Reads what `encode` wrote, from anywhere.
@@ -111,10 +118,12 @@ impl SeriesState {
         let mut state = Self::new(model);
         let expected = 1 + 4 * 8 + 4 * (state.blame.len() + state.ring.len());
         match bytes.first() {
-            Some(&VERSION) if bytes.len() == expected => {}
+            Some(&VERSION) if bytes.len() > expected => {}
             None | Some(&VERSION) => return Err(StateError::Length { expected, found: bytes.len() }),
             Some(&found) => return Err(StateError::Version { found }),
         }
+        let (bytes, incident) = bytes.split_at(expected);
+        state.incident = Tracker::decode(incident, state.features).ok_or(StateError::Incident)?;
         let (numbers, values) = bytes[1..].split_at(4 * 8);
         let (blame, ring) = values.split_at(4 * state.blame.len());
         let mut numbers = numbers.as_chunks::<8>().0.iter();

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use super::state::SeriesState;
 use super::*;
+use crate::incident::{NOfM, Quiet};
 use crate::model::testing::{noise, plane, table, uniform};
 use crate::model::{Auto, ModelSettings, TrainingSource};
 use crate::record::{Offset, Table};
+
+const INCIDENTS: IncidentSettings =
+    IncidentSettings { open: NOfM { n: 2, of: 5 }, hold: 0.8, quiet: Quiet::Records(6) };
 
 fn fit(table: &Table, settings: ModelSettings) -> Arc<Model> {
     let source = TrainingSource::File { name: "test".to_owned(), rows: table.rows() };
@@ -22,7 +26,7 @@ fn quick(window: usize) -> ModelSettings {
 }
 
 fn detector(model: &Arc<Model>) -> Detector {
-    Detector::new(Arc::clone(model), &DetectorSettings::default(), &SeriesSettings::default())
+    Detector::new(Arc::clone(model), &DetectorSettings::default(), &SeriesSettings::default(), &INCIDENTS)
 }
 
 fn at(partition: i32, offset: i64) -> Position {
@@ -149,7 +153,7 @@ fn huge_values_are_flagged_and_never_give_nan() {
             }
             detector.observe(of("s"), &[huge; 6]);
             for (i, verdict) in detector.judge().to_vec().into_iter().enumerate() {
-                let Verdict::Scored { score, flagged } = verdict else { panic!("warming") };
+                let Verdict::Scored { score, flagged, .. } = verdict else { panic!("warming") };
                 assert!(score.is_finite() && flagged, "{huge:e} in sensor {i}, window {window}: {score}");
                 let why = detector.explain(i);
                 assert!(why.sensors.iter().all(|s| s.expected.is_finite() && s.share.is_finite()), "{why:?}");
@@ -221,7 +225,7 @@ fn the_sensor_that_made_the_score_is_named_as_long_as_the_score_is_smoothed() {
         let mut row = row.to_vec();
         row[4] += if (50..54).contains(&i) { 4.0 * model.scaler().scale[4] } else { 0.0 };
         detector.observe(of("s"), &row);
-        let Verdict::Scored { score, flagged } = detector.judge()[0] else { panic!("warming") };
+        let Verdict::Scored { score, flagged, .. } = detector.judge()[0] else { panic!("warming") };
         let why = detector.explain(0);
         match i {
             0..50 => assert!(!flagged),
@@ -260,7 +264,7 @@ fn realised(alarms: &str) -> Vec<usize> {
             training.series = (0..3000).map(|i| i / 600).collect();
             let model = fit(&training, ModelSettings { seed, ..Default::default() });
             assert!(model.ordered());
-            let mut detector = Detector::new(model, &settings, &SeriesSettings::default());
+            let mut detector = Detector::new(model, &settings, &SeriesSettings::default(), &INCIDENTS);
             for (name, part) in ["a", "b", "c", "d", "e"].iter().zip(plant(100 + seed, 10_000, 10).chunks(20_000)) {
                 part.chunks_exact(10).for_each(|row| detector.observe(of(name), row));
             }
@@ -309,7 +313,7 @@ fn random_inputs_of_any_size_give_finite_scores() {
 
 /// Scores of `rows` (seconds, values) of one series under `settings`, in batches of `size`.
 fn scores(model: &Arc<Model>, rows: &[(i64, &[f64])], settings: &SeriesSettings, size: usize) -> Vec<Option<u64>> {
-    let mut detector = Detector::new(Arc::clone(model), &DetectorSettings::default(), settings);
+    let mut detector = Detector::new(Arc::clone(model), &DetectorSettings::default(), settings, &INCIDENTS);
     let mut all = Vec::new();
     for batch in rows.chunks(size) {
         for &(second, values) in batch {
@@ -347,7 +351,7 @@ fn after_a_gap_in_event_time_a_series_begins_anew() {
 fn partitions_do_not_influence_each_other_and_the_bound_holds_for_each() {
     let model = fit(&table(2, plant(1, 400, 2)), quick(2));
     let settings = SeriesSettings { max: 5, ..SeriesSettings::default() };
-    let mut detector = Detector::new(Arc::clone(&model), &DetectorSettings::default(), &settings);
+    let mut detector = Detector::new(Arc::clone(&model), &DetectorSettings::default(), &settings, &INCIDENTS);
     for (i, row) in plant(2, 300, 2).chunks_exact(2).enumerate() {
         let name = format!("s{}", i % 10);
         detector.observe(of(&name), row);
@@ -413,19 +417,30 @@ fn log(seed: u64, rows: usize) -> Vec<(Position, String, EventTime, Vec<f64>)> {
 fn a_detector_that_is_killed_and_restored_says_what_an_undisturbed_one_says() {
     let model = fit(&table(3, plant(1, 600, 3)), quick(3));
     let settings = SeriesSettings { max: 4, idle: Duration::from_secs(300), gap: Duration::from_secs(60) };
-    let fresh = || Detector::new(Arc::clone(&model), &DetectorSettings::default(), &settings);
+    // So generous that there are incidents in ordinary noise.
+    let alarms = DetectorSettings { alarms: "1 per 8 records".parse().unwrap() };
+    let fresh = || Detector::new(Arc::clone(&model), &alarms, &settings, &INCIDENTS);
+    let mut incidents = 0;
     for seed in 0..20 {
         let log = log(seed, 1_500);
         let judge = |detector: &mut Detector, records: &[&(Position, String, EventTime, Vec<f64>)]| {
             for (position, series, time, values) in records {
                 detector.observe(Arrival { position: *position, series, time: *time }, values);
             }
-            detector.judge().iter().map(bits).collect::<Vec<_>>()
+            let scores: Vec<_> = detector.judge().iter().map(bits).collect();
+            let mut said: Vec<(Option<u64>, Vec<String>)> = scores.into_iter().map(|s| (s, Vec::new())).collect();
+            for told in detector.told() {
+                said[told.index.unwrap()].1.push(format!("{} {:?} {:?}", told.series, told.change, told.incident));
+            }
+            for (index, said) in said.iter_mut().enumerate() {
+                said.1.push(format!("{:?}", detector.explain(index).sensors));
+            }
+            said
         };
         let all: Vec<_> = log.iter().collect();
-        let undisturbed: BTreeMap<Position, Option<u64>> =
-            all.iter().map(|r| r.0).zip(judge(&mut fresh(), &all)).collect();
-        assert!(undisturbed.values().filter(|v| v.is_some()).count() > 100, "too few are scored to tell");
+        let undisturbed: BTreeMap<Position, _> = all.iter().map(|r| r.0).zip(judge(&mut fresh(), &all)).collect();
+        assert!(undisturbed.values().filter(|v| v.0.is_some()).count() > 100, "too few are scored to tell");
+        incidents += undisturbed.values().map(|v| v.1.len() - 1).sum::<usize>();
 
         let random = uniform(1_000 + seed, 10_000);
         let mut random = random.into_iter();
@@ -456,13 +471,14 @@ fn a_detector_that_is_killed_and_restored_says_what_an_undisturbed_one_says() {
         }
         assert!(kills > 3);
     }
+    assert!(incidents > 100, "{incidents} changes of incidents are too few to tell");
 }
 
 #[test]
 fn a_checkpoint_holds_what_changed_and_nothing_else() {
     let model = fit(&table(2, plant(1, 400, 2)), quick(1));
     let settings = SeriesSettings { max: 3, ..SeriesSettings::default() };
-    let mut detector = Detector::new(model, &DetectorSettings::default(), &settings);
+    let mut detector = Detector::new(model, &DetectorSettings::default(), &settings, &INCIDENTS);
     let mut stored = Stored::default();
     let mut offset = 0;
     let mut see = |detector: &mut Detector, series: &str| {
@@ -492,7 +508,7 @@ fn a_checkpoint_holds_what_changed_and_nothing_else() {
 fn a_series_first_met_in_a_replay_is_taken_for_stored() {
     let model = fit(&table(2, plant(1, 400, 2)), quick(1));
     let settings = SeriesSettings { max: 1, ..SeriesSettings::default() };
-    let mut first = Detector::new(Arc::clone(&model), &DetectorSettings::default(), &settings);
+    let mut first = Detector::new(Arc::clone(&model), &DetectorSettings::default(), &settings, &INCIDENTS);
     let see = |detector: &mut Detector, series: &str, offset: i64| {
         detector.observe(Arrival { position: at(0, offset), ..of(series) }, &[0.1, 0.2]);
         detector.judge();
@@ -504,7 +520,7 @@ fn a_series_first_met_in_a_replay_is_taken_for_stored() {
     let mut unseen = seen.clone();
     unseen.checkpoint(&mut first, 0, 2);
 
-    let mut next = Detector::new(model, &DetectorSettings::default(), &settings);
+    let mut next = Detector::new(model, &DetectorSettings::default(), &settings, &INCIDENTS);
     assert_eq!(seen.restore(&mut next, 0, 2), 1);
     see(&mut next, "x", 1);
     see(&mut next, "b", 2);
@@ -523,9 +539,10 @@ fn the_encoding_of_state_does_not_change_by_accident() {
     let smoothed = state.smooth(&model, 0.0, &[1.0, 0.0]).smoothed.to_bits(); // moves the level; what was encoded is the start
     assert_ne!(bytes[25..33], smoothed.to_le_bytes());
     let nan = f32::NAN.to_le_bytes();
-    assert_eq!(bytes[..25], [2, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[..25], [3, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[25..33], model.calibration().smoothed_start().to_le_bytes());
-    assert_eq!(bytes[33..], [[0; 4], [0; 4], [0; 4], nan, nan, nan].concat());
+    assert_eq!(bytes[33..57], [[0; 4], [0; 4], [0; 4], nan, nan, nan].concat());
+    assert_eq!(bytes[57..], [0], "no incident, nor what may become one");
     state.smooth(&model, f64::MAX, &[3.0, 1.0]);
     bytes.clear();
     state.encode(&mut bytes);
@@ -557,7 +574,7 @@ fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
     };
     assert_eq!(refused(&|b| b[0] = 9), StateError::Version { found: 9 });
     assert_eq!(refused(&|b| b.clear()), StateError::Length { expected: 57, found: 0 });
-    assert_eq!(refused(&|b| b.push(0)), StateError::Length { expected: 57, found: 58 });
+    assert_eq!(refused(&|b| b.push(0)), StateError::Incident);
     assert!(matches!(refused(&|b| b[25..33].fill(0xff)), StateError::NotFinite { .. }));
     assert!(matches!(
         refused(&|b| b[33..37].copy_from_slice(&f32::NAN.to_le_bytes())),

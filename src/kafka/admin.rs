@@ -55,6 +55,7 @@ impl KafkaSettings {
             plain("input", &self.input, false),
             plain("anomalies", &self.anomalies, true),
             plain("dead letters", &self.dead_letters, true),
+            Topic { compacted: true, ..plain("incidents", &self.incidents, true) },
             Topic { partitions: Some(1), compacted: true, ..plain("models", &self.models, true) },
             Topic { like_input: true, compacted: true, ..plain("state", &self.state, true) },
         ];

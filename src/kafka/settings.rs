@@ -63,6 +63,7 @@ pub struct KafkaSettings {
     pub group: String,
     pub anomalies: String,
     pub dead_letters: String,
+    pub incidents: String,
     pub models: String,
     pub state: String,
     pub scores: String,
@@ -98,6 +99,7 @@ impl Default for KafkaSettings {
             group: String::new(),
             anomalies: String::new(),
             dead_letters: String::new(),
+            incidents: String::new(),
             models: String::new(),
             state: String::new(),
             scores: String::new(),
@@ -129,6 +131,7 @@ impl KafkaSettings {
         fill(&mut self.group, format!("residua-{}", self.input));
         fill(&mut self.anomalies, format!("{}.anomalies", self.input));
         fill(&mut self.dead_letters, format!("{}.dead-letters", self.input));
+        fill(&mut self.incidents, format!("{}.incidents", self.input));
         fill(&mut self.models, format!("{}.models", self.group));
         fill(&mut self.state, format!("{}.state", self.group));
     }

@@ -12,6 +12,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::incident::Change;
 use crate::model::Thresholds;
 
 /// Content type of [`Metrics::scrape`].
@@ -26,6 +27,31 @@ pub struct Outcomes {
     pub dead_lettered: Vec<(&'static str, u64)>,
     /// Anomalies by severity; they are among the scored.
     pub anomalies: Vec<(&'static str, u64)>,
+    /// Changes of incidents, by change.
+    pub incidents: Vec<(&'static str, u64)>,
+}
+
+/// With what state a partition was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restore {
+    /// Exactly what it was.
+    Whole,
+    /// None was stored.
+    None,
+    /// What was stored is of no use.
+    Discarded,
+}
+
+impl Restore {
+    const ALL: [Restore; 3] = [Restore::Whole, Restore::None, Restore::Discarded];
+
+    fn name(self) -> &'static str {
+        match self {
+            Restore::Whole => "whole",
+            Restore::None => "none",
+            Restore::Discarded => "discarded",
+        }
+    }
 }
 
 impl Outcomes {
@@ -37,12 +63,17 @@ impl Outcomes {
         count(&mut self.anomalies, severity);
     }
 
+    pub fn add_incident(&mut self, change: &'static str) {
+        count(&mut self.incidents, change);
+    }
+
     /// Back to nothing, keeping the memory.
     pub fn clear(&mut self) {
         self.scored = 0;
         self.warming = 0;
         self.dead_lettered.clear();
         self.anomalies.clear();
+        self.incidents.clear();
     }
 }
 
@@ -103,6 +134,10 @@ pub struct Metrics {
     dead_lettered: IntCounterVec,
     in_flight: IntGaugeVec,
     anomalies: IntCounterVec,
+    incidents: IntCounterVec,
+    open_incidents: IntGaugeVec,
+    restores: IntCounterVec,
+    unreadable: IntCounter,
     scores: Histogram,
     stages: [Histogram; 3],
     latency: Histogram,
@@ -192,6 +227,25 @@ impl Metrics {
                     &["severity"],
                 ),
             )?,
+            incidents: add(
+                &r,
+                IntCounterVec::new(
+                    Opts::new("residua_incidents_total", "Changes of incidents, by what happened to them."),
+                    &["change"],
+                ),
+            )?,
+            open_incidents: per_worker("residua_open_incidents", "Series with an open incident.")?,
+            restores: add(
+                &r,
+                IntCounterVec::new(
+                    Opts::new(
+                        "residua_state_restores_total",
+                        "Partitions taken over: with the state of their series, without as none was stored, or with it discarded.",
+                    ),
+                    &["result"],
+                ),
+            )?,
+            unreadable: counter("residua_series_unreadable_total", "Series whose stored state could not be read.")?,
             scores: add(
                 &r,
                 Histogram::with_opts(
@@ -254,6 +308,12 @@ impl Metrics {
         for severity in severities {
             metrics.anomalies.with_label_values(&[*severity]);
         }
+        for change in Change::NAMES {
+            metrics.incidents.with_label_values(&[change]);
+        }
+        for restore in Restore::ALL {
+            metrics.restores.with_label_values(&[restore.name()]);
+        }
         Ok(metrics)
     }
 
@@ -281,6 +341,9 @@ impl Metrics {
         }
         for (severity, count) in &outcomes.anomalies {
             self.anomalies.with_label_values(&[*severity]).inc_by(*count);
+        }
+        for (change, count) in &outcomes.incidents {
+            self.incidents.with_label_values(&[*change]).inc_by(*count);
         }
         self.in_flight.with_label_values(&[worker]).sub(n as i64);
     }
@@ -324,6 +387,16 @@ impl Metrics {
 
     pub fn series(&self, worker: &str, count: usize) {
         self.series.with_label_values(&[worker]).set(count as i64);
+    }
+
+    pub fn open_incidents(&self, worker: &str, count: usize) {
+        self.open_incidents.with_label_values(&[worker]).set(count as i64);
+    }
+
+    /// A partition was taken over; of its series, so many could not be read.
+    pub fn restored(&self, how: Restore, unreadable: u64) {
+        self.restores.with_label_values(&[how.name()]).inc();
+        self.unreadable.inc_by(unreadable);
     }
 
     /// Series forgotten because there were too many, and because they were silent.
@@ -391,7 +464,13 @@ mod tests {
                             let dead_lettered = vec![("not_json", 1)];
                             m.settled(
                                 worker,
-                                &Outcomes { scored: 4, warming: 2, dead_lettered, anomalies: vec![("warning", 1)] },
+                                &Outcomes {
+                                    scored: 4,
+                                    warming: 2,
+                                    dead_lettered,
+                                    anomalies: vec![("warning", 1)],
+                                    incidents: vec![],
+                                },
                             );
                         }
                     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::batch::{Batch, Entry};
-use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, Verdict};
+use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, Told, Verdict};
+use crate::incident::{Event, IncidentSettings};
 use crate::kafka::{self, Assigned, DeadLetterForm, KafkaSettings, Message, Outgoing, Output, Stored};
-use crate::metrics::{Outcomes, Scores};
+use crate::metrics::{Metrics, Outcomes, Restore, Scores};
 use crate::model::Model;
-use crate::record::{Alert, Decoder, InputSettings, NextOffset, PartitionId, RawRecord, SchemaError};
+use crate::record::{Alert, Decoder, InputSettings, NextOffset, Offset, PartitionId, RawRecord, SchemaError};
 
 /// Decoder and detector for one model, and the batch between them.
 pub struct Engine {
@@ -43,11 +44,12 @@ impl Engine {
         input: &InputSettings,
         detector: &DetectorSettings,
         series: &SeriesSettings,
+        incidents: &IncidentSettings,
         kafka: &KafkaSettings,
     ) -> Result<Engine, SchemaError> {
         Ok(Engine {
             decoder: Decoder::new(input, model.schema())?,
-            detector: Detector::new(Arc::clone(&model), detector, series),
+            detector: Detector::new(Arc::clone(&model), detector, series, incidents),
             values: vec![0.0; model.schema().len()],
             model,
             batch: Batch::default(),
@@ -115,10 +117,16 @@ impl Engine {
     ///
     /// # Errors
     /// Nothing of use can be seen, but there may be more.
-    pub fn restore(&mut self, assigned: &Assigned, stored: Option<&Stored>) -> kafka::Result<Option<NextOffset>> {
+    pub fn restore(
+        &mut self,
+        assigned: &Assigned,
+        stored: Option<&Stored>,
+        metrics: &Metrics,
+    ) -> kafka::Result<Option<NextOffset>> {
         let Assigned { partition, from, oldest, .. } = *assigned;
         self.detector.forget_partition(partition);
-        let Some(Stored { marker, series, complete }) = stored else { return Ok(None) };
+        let nothing = Stored { complete: true, ..Stored::default() };
+        let Stored { marker, series, complete } = stored.unwrap_or(&nothing);
         let series = series.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
         let restored = marker.as_ref().map(|marker| self.detector.restore(partition, marker, series, from));
         let why = match restored {
@@ -126,6 +134,7 @@ impl Engine {
                 if unreadable > 0 {
                     tracing::warn!(%partition, series = unreadable, "stored state cannot be read, these series begin anew");
                 }
+                metrics.restored(Restore::Whole, unreadable);
                 return Ok(Some(next));
             }
             Some(Ok((next, _))) if next < oldest => {
@@ -139,6 +148,7 @@ impl Engine {
         if !complete {
             return Err(kafka::Error::Unsettled { partition, why });
         }
+        metrics.restored(if marker.is_some() { Restore::Discarded } else { Restore::None }, 0);
         if marker.is_some() {
             tracing::warn!(%partition, why, "the stored state is of no use, the partition's series begin anew");
         }
@@ -169,9 +179,9 @@ impl Engine {
             if entry.silent {
                 continue;
             }
-            let (score, flagged) = match self.verdicts[index] {
-                Verdict::Warming => (None, false),
-                Verdict::Scored { score, flagged } => (Some(score), flagged),
+            let (score, flagged, incident) = match self.verdicts[index] {
+                Verdict::Warming => (None, false, None),
+                Verdict::Scored { score, flagged, incident } => (Some(score), flagged, incident),
             };
             match score {
                 None => outcomes.warming += 1,
@@ -181,8 +191,8 @@ impl Engine {
                 }
             }
             if flagged {
-                let severity =
-                    alert(&self.model, &mut self.detector, index, score.unwrap_or(1.0), &entry, kafka, &mut self.wire);
+                let scored = (score.unwrap_or(1.0), incident);
+                let severity = alert(&self.model, &mut self.detector, index, scored, &entry, kafka, &mut self.wire);
                 outcomes.add_anomaly(severity);
                 output.send(Outgoing {
                     topic: &kafka.anomalies,
@@ -203,8 +213,27 @@ impl Engine {
                 })?;
             }
         }
+        self.tell(kafka, output, outcomes)?;
         self.batch.clear();
         self.verdicts.clear();
+        Ok(())
+    }
+
+    /// Sends what happened to incidents.
+    fn tell(&mut self, kafka: &KafkaSettings, output: &mut Output, outcomes: &mut Outcomes) -> kafka::Result<()> {
+        for told in self.detector.told() {
+            if told.index.is_some_and(|index| self.batch.get(index).silent) {
+                continue;
+            }
+            outcomes.add_incident(told.change.name());
+            incident(&self.model, self.detector.names(), told, kafka, &mut self.wire);
+            output.send(Outgoing {
+                topic: &kafka.incidents,
+                key: Some(told.series.as_bytes()),
+                value: Some(&self.wire),
+                ..Outgoing::default()
+            })?;
+        }
         Ok(())
     }
 
@@ -224,6 +253,21 @@ impl Engine {
         self.detector.series_count()
     }
 
+    /// Before another engine takes over, for which every series begins anew: closes what is open.
+    pub fn close_incidents(
+        &mut self,
+        kafka: &KafkaSettings,
+        output: &mut Output,
+        outcomes: &mut Outcomes,
+    ) -> kafka::Result<()> {
+        self.detector.close_incidents();
+        self.tell(kafka, output, outcomes)
+    }
+
+    pub fn open_incidents(&self) -> usize {
+        self.detector.open_incidents()
+    }
+
     /// A topic took no dead letter of this size: cut the next ones shorter. None if they are cut to next to nothing already.
     pub fn shorten_dead_letters(&mut self) -> Option<usize> {
         self.dead_letters.max_bytes /= 2;
@@ -241,7 +285,7 @@ fn alert(
     model: &Model,
     detector: &mut Detector,
     index: usize,
-    score: f64,
+    (score, incident): (f64, Option<Offset>),
     entry: &Entry<'_>,
     kafka: &KafkaSettings,
     wire: &mut Vec<u8>,
@@ -254,6 +298,7 @@ fn alert(
         series: entry.series,
         score,
         record_score: why.record_score,
+        incident,
         model: model.fingerprint(),
         sensors: &why.sensors,
         other_share: why.other_share,
@@ -261,6 +306,22 @@ fn alert(
     wire.clear();
     alert.write(wire);
     alert.severity().name()
+}
+
+/// Writes what happened to an incident into `wire`.
+fn incident(model: &Model, names: &[String], told: &Told, kafka: &KafkaSettings, wire: &mut Vec<u8>) {
+    let Told { partition, series, change, incident, .. } = told;
+    let event = Event {
+        change: *change,
+        incident,
+        topic: &kafka.input,
+        partition: *partition,
+        series,
+        model: model.fingerprint(),
+        names,
+    };
+    wire.clear();
+    event.write(wire);
 }
 
 fn score_line(entry: &Entry<'_>, kafka: &KafkaSettings, score: Option<f64>, flagged: bool, wire: &mut Vec<u8>) {

@@ -16,10 +16,11 @@ use engine::Engine;
 pub use shared::{ModelSlot, Pulse, Stop};
 
 use crate::detector::{DetectorSettings, Forgotten, SeriesSettings};
+use crate::incident::IncidentSettings;
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled, Remedy, Start, StartAt};
 use crate::metrics::{CommitEnd, Metrics, Outcomes, Scores, Stage};
-use crate::model::TrainingSource;
-use crate::record::{InputSettings, NextOffset, PartitionId, Position};
+use crate::model::{Model, TrainingSource};
+use crate::record::{InputSettings, NextOffset, PartitionId, Position, SchemaError};
 
 /// Records judged in one forward pass at most.
 const BATCH_RECORDS_MAX: usize = 1_024;
@@ -36,6 +37,7 @@ pub struct WorkerSettings {
     pub input: InputSettings,
     pub detector: DetectorSettings,
     pub series: SeriesSettings,
+    pub incident: IncidentSettings,
     /// Unique among the running workers of the group; stable over restarts if `kafka.instance_id` is set.
     pub transactional_id: String,
     pub index: usize,
@@ -64,7 +66,7 @@ pub enum WorkerError {
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
     #[error("use the model: {0}")]
-    Schema(#[from] crate::record::SchemaError),
+    Schema(#[from] SchemaError),
     #[error("start a worker: there is no model yet")]
     NoModel,
 }
@@ -173,7 +175,7 @@ impl Progress {
 pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError> {
     let model_version = shared.model.version();
     let model = shared.model.get().ok_or(WorkerError::NoModel)?;
-    let engine = Engine::new(model, &settings.input, &settings.detector, &settings.series, &settings.kafka)?;
+    let engine = engine(model, &settings)?;
     let output = match connect(&settings, &shared) {
         Err(_) if shared.stop.requested() => return Ok(()),
         connected => connected?,
@@ -201,6 +203,11 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
     worker.input.leave(LEAVE_TIMEOUT);
     worker.output.close();
     ended.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+fn engine(model: Arc<Model>, settings: &WorkerSettings) -> Result<Engine, SchemaError> {
+    let WorkerSettings { kafka, input, detector, series, incident, .. } = settings;
+    Engine::new(model, input, detector, series, incident, kafka)
 }
 
 /// Waits for a broker if need be; the pulse goes on meanwhile.
@@ -323,19 +330,16 @@ impl Worker {
             && self.progress.replay.is_empty()
             && let Some(model) = self.shared.model.get()
         {
-            self.engine = Engine::new(
-                model,
-                &self.settings.input,
-                &self.settings.detector,
-                &self.settings.series,
-                &self.settings.kafka,
-            )?;
+            self.open.begin(&mut self.output)?;
+            self.engine.close_incidents(&self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
+            self.engine = engine(model, &self.settings)?;
             self.model_version = version;
             // Before any record is judged by it: from here on the series begin anew, also after a crash.
             self.progress.marked.clear();
             self.commit(Checkpoint::Now)?;
         }
         self.shared.metrics.series(&self.label, self.engine.series_count());
+        self.shared.metrics.open_incidents(&self.label, self.engine.open_incidents());
         let Forgotten { by_max, by_idle } = self.engine.take_forgotten();
         self.shared.metrics.forgotten(by_max, by_idle);
         Ok(())
@@ -366,7 +370,7 @@ impl Worker {
         let wanted = || shared.wanted();
         let accepted = kafka::read_state(settings, &partitions.ids(), &wanted).and_then(|stored| {
             self.input.accept(partitions, &wanted, &start, &mut |assigned| {
-                let begin = engine.restore(assigned, stored.get(&assigned.partition))?;
+                let begin = engine.restore(assigned, stored.get(&assigned.partition), &shared.metrics)?;
                 Ok(progress.resume(assigned.partition, begin, assigned.from))
             })
         });
@@ -393,6 +397,7 @@ impl Worker {
                 self.note_assignment(true);
             }
             Err(e) if e.remedy() == Remedy::Stop => return Err(e),
+            Err(_) if shared.stop.requested() => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot take over the assigned partitions yet");
                 std::thread::sleep(RETRY_PAUSE);
@@ -430,6 +435,7 @@ impl Worker {
         self.shared.pulse.assigned(told.then_some(self.held.len()));
         self.shared.metrics.rebalanced(&self.label, self.held.len());
         self.shared.metrics.series(&self.label, self.engine.series_count());
+        self.shared.metrics.open_incidents(&self.label, self.engine.open_incidents());
         if self.held.is_empty() {
             self.shared.pulse.committed(); // whatever was left is somebody else's
         }
@@ -521,13 +527,14 @@ impl Worker {
         let wanted = || shared.wanted();
         let gone_back = kafka::read_state(&settings.kafka, held, &wanted).and_then(|stored| {
             self.input.rewind(&wanted, &mut |assigned| {
-                let begin = engine.restore(assigned, stored.get(&assigned.partition))?;
+                let begin = engine.restore(assigned, stored.get(&assigned.partition), &shared.metrics)?;
                 Ok(progress.resume(assigned.partition, begin, assigned.from))
             })
         });
         match gone_back {
             Ok(()) => self.astray = false,
             Err(error) if error.remedy() == Remedy::Stop => return Err(error),
+            Err(_) if shared.stop.requested() => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot go back to the last commit yet");
                 std::thread::sleep(RETRY_PAUSE);

@@ -3,7 +3,7 @@
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::{EventTime, Position, summary};
+use super::{EventTime, Offset, Position, summary};
 
 /// A flagged record, explained. All numbers are finite.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub struct Alert<'a> {
     pub score: f64,
     /// Of this record alone, at most the score: below 1 if it is earlier records of the series that keep that up.
     pub record_score: f64,
+    /// Where the incident that it belongs to began, in the same partition; none before there are enough flagged records for one.
+    pub incident: Option<Offset>,
     /// The model's fingerprint, 16 hexadecimal digits.
     pub model: &'a str,
     /// Those with the largest shares, at most 64, the largest first.
@@ -93,7 +95,8 @@ impl Alert<'_> {
 
 impl Serialize for Alert<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut alert = serializer.serialize_struct("Alert", 14)?;
+        let incident = |start| Position { offset: start, ..self.position }.id(self.topic);
+        let mut alert = serializer.serialize_struct("Alert", 15)?;
         alert.serialize_field("id", &self.id())?;
         alert.serialize_field("time", &self.time)?;
         alert.serialize_field("series", self.series)?;
@@ -104,6 +107,7 @@ impl Serialize for Alert<'_> {
         alert.serialize_field("record_score", &self.record_score)?;
         alert.serialize_field("threshold", &1.0)?;
         alert.serialize_field("severity", self.severity().name())?;
+        alert.serialize_field("incident", &self.incident.map(incident))?;
         alert.serialize_field("model", self.model)?;
         alert.serialize_field("sensors", self.sensors)?;
         alert.serialize_field("other_share", &self.other_share)?;
@@ -117,7 +121,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::record::{Offset, PartitionId};
+    use crate::record::PartitionId;
 
     const SENSORS: &[Sensor<'static>] = &[
         Sensor { name: "flow", observed: Some(1.2), expected: 3.4, share: 0.62, imputed: false },
@@ -133,6 +137,7 @@ mod tests {
             series: "pump-3",
             score: 2.31,
             record_score: 4.5,
+            incident: Some(Offset(1280)),
             model: "9f2c1a00ffee1234",
             sensors: SENSORS,
             other_share: 0.18,
@@ -155,7 +160,7 @@ mod tests {
     fn an_alert_on_the_wire_is_this_json() {
         let expect = concat!(
             r#"{"id":"sensors-3-1289","time":"2026-11-24T03:00:00.000Z","series":"pump-3","topic":"sensors","partition":3,"#,
-            r#""offset":1289,"score":2.31,"record_score":4.5,"threshold":1.0,"severity":"severe","model":"9f2c1a00ffee1234","sensors":["#,
+            r#""offset":1289,"score":2.31,"record_score":4.5,"threshold":1.0,"severity":"severe","incident":"sensors-3-1280","model":"9f2c1a00ffee1234","sensors":["#,
             r#"{"name":"flow","observed":1.2,"expected":3.4,"share":0.62,"imputed":false},"#,
             r#"{"name":"pressure","observed":9.1,"expected":7.7,"share":0.2,"imputed":false},"#,
             r#"{"name":"heat","observed":null,"expected":40.5,"share":0.0,"imputed":true}],"other_share":0.18,"#,
@@ -188,6 +193,7 @@ mod tests {
             series: "pump-5",
             score: 1.6560482774041378,
             record_score: 1.6560482774041378,
+            incident: Some(Offset(5723)),
             model: "97e38965b728640b",
             sensors: &sensors,
             other_share: 0.0,
@@ -239,7 +245,7 @@ mod tests {
         let validator = validator();
         let good: Value = serde_json::from_slice(&wire(&alert())).unwrap();
         let fields: Vec<String> = good.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(fields.len(), 14);
+        assert_eq!(fields.len(), 15);
         for field in &fields {
             let mut value = good.clone();
             value.as_object_mut().unwrap().remove(field);
@@ -250,6 +256,7 @@ mod tests {
         let breaks = [
             ("/time", json!("2026-11-24 03:00:00")),
             ("/model", json!("9F2C1A00FFEE1234")),
+            ("/incident", json!("pump-3")),
             ("/severity", json!("fatal")),
             ("/threshold", json!(2)),
             ("/score", json!(null)),

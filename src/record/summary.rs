@@ -101,8 +101,18 @@ mod tests {
     fn check(series: &str, sensors: &[Sensor<'_>], expect: &str) {
         let position = Position { partition: PartitionId(0), offset: Offset(0) };
         let (topic, model, time) = ("t", "m", EventTime(0));
-        let alert =
-            Alert { topic, position, time, series, score: 2.3149, record_score: 3.0, model, sensors, other_share: 0.0 };
+        let alert = Alert {
+            topic,
+            position,
+            time,
+            series,
+            score: 2.3149,
+            record_score: 3.0,
+            incident: None,
+            model,
+            sensors,
+            other_share: 0.0,
+        };
         assert_eq!(sentence(&alert), expect);
     }
 
@@ -111,7 +121,18 @@ mod tests {
         let position = Position { partition: PartitionId(0), offset: Offset(0) };
         let (score, record_score, sensors) = (1.25, 0.4213, &[sensor("flow", 1.0, 1.1, 1.0)]);
         let (topic, series, model, time) = ("t", "p", "m", EventTime(0));
-        let alert = Alert { topic, position, time, series, score, record_score, model, sensors, other_share: 0.0 };
+        let alert = Alert {
+            topic,
+            position,
+            time,
+            series,
+            score,
+            record_score,
+            incident: None,
+            model,
+            sensors,
+            other_share: 0.0,
+        };
         let expect = "p: flow is 1 where 1.1 was expected (100 % of the error); earlier records keep the score up, this one alone has 0.42";
         assert_eq!(sentence(&alert), expect);
     }

@@ -310,6 +310,7 @@ impl Context {
                 input: self.config.input.clone(),
                 detector: self.config.detector.clone(),
                 series: self.config.series.clone(),
+                incident: self.config.incident.clone(),
                 transactional_id: transactional_id(&self.config.kafka, run, index),
                 index,
             };

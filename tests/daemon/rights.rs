@@ -34,6 +34,7 @@ fn each_missing_right_is_named_and_no_further_one_is_needed() {
     );
     let group = format!("residua-{topic}");
     let anomalies = format!("{topic}.anomalies");
+    let incidents = format!("{topic}.incidents");
     let dead_letters = format!("{topic}.dead-letters");
     let models = format!("{group}.models");
     let state = format!("{group}.state");
@@ -42,6 +43,7 @@ fn each_missing_right_is_named_and_no_further_one_is_needed() {
     let steps = [
         (Read, Topic, &topic, format!("input topic `{topic}`")),
         (Write, Topic, &anomalies, format!("anomalies topic `{anomalies}`")),
+        (Write, Topic, &incidents, format!("incidents topic `{incidents}`")),
         (Write, Topic, &dead_letters, format!("dead letters topic `{dead_letters}`")),
         (Write, Topic, &models, format!("models topic `{models}`")),
         (Write, Topic, &state, format!("state topic `{state}`")),

@@ -19,7 +19,7 @@ fn group(setting: &Setting<'_>, name: &str, model: &str) -> String {
         .config
         .replace(&format!("scores = \"{topic}.scores\""), &format!(
             "group = \"{topic}-{name}\"\nscores = \"{topic}-{name}.scores\"\nanomalies = \"{topic}-{name}.anomalies\"\n\
-             dead_letters = \"{topic}-{name}.dead-letters\""
+             dead_letters = \"{topic}-{name}.dead-letters\"\nincidents = \"{topic}-{name}.incidents\""
         ))
         .replace("[learning]", &format!("[series]\nmax = 10\n[learning]\nmodel_file = \"{model}\""));
     let checked = residua(&["check", "--connect", "--create-topics", "--partitions", "6"], &config).wait(PATIENCE);
@@ -107,8 +107,26 @@ fn disturb(name: &str, delivery: &str) {
     assert_eq!(calm.len(), expected);
     // Also what an alert says of earlier records is remembered.
     assert!(same(&setting, "anomalies", repeats).len() > 20);
+    let [calm_incidents, wild_incidents] =
+        ["calm", "wild"].map(|group| told(broker, &format!("{}-{group}.incidents", setting.topic), repeats));
+    assert_eq!(calm_incidents, wild_incidents);
+    assert!(calm_incidents.values().flatten().count() > 10, "{calm_incidents:?}");
     let warming = calm.values().filter(|line| line.contains("\"score\":null")).count();
     assert!(warming < expected / 2, "{warming} of {expected} are warming: too few scores to compare");
+}
+
+/// What is told of the incidents of each series, in order; each event once, or (`repeats`) again word for word.
+fn told(broker: &Broker, topic: &str, repeats: bool) -> BTreeMap<String, Vec<String>> {
+    let mut events: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for m in broker.read(topic) {
+        let of_series = events.entry(text(&line(&m), "series").to_owned()).or_default();
+        let again = of_series.iter().any(|event| event == m.text());
+        assert!(repeats || !again, "told twice: {}", m.text());
+        if !again {
+            of_series.push(m.text().to_owned());
+        }
+    }
+    events
 }
 
 /// What both groups wrote to their topic of this name, which is the same.

@@ -41,10 +41,11 @@ impl Fleet {
         self.instances.push(Instance { name, process });
     }
 
-    /// kill -9, and a new process of the same name.
-    pub fn kill(&mut self, which: usize) {
+    /// kill -9, and after a while a new process of the same name.
+    pub fn kill(&mut self, which: usize, later: Duration) {
         let at = which % self.instances.len();
         self.instances[at].process.signal("KILL");
+        std::thread::sleep(later);
         let name = self.instances[at].name.clone();
         self.instances[at].process = self.run(&name);
     }
@@ -97,12 +98,16 @@ impl Fleet {
     }
 }
 
+/// Ends an instance in good order, and shows what it said if that is wanted (`RESIDUA_FAULTS_LOG=1`).
 #[track_caller]
 fn end(process: Process) {
     let asked = Instant::now();
     process.signal("TERM");
     let ended = process.wait(DRAIN_MAX * 3);
     let took = asked.elapsed();
+    if std::env::var_os("RESIDUA_FAULTS_LOG").is_some() {
+        eprintln!("{}", ended.stderr);
+    }
     assert!(
         ended.status.success() && took <= DRAIN_MAX,
         "SIGTERM: {:?} after {took:?}\n{}",
