@@ -164,7 +164,8 @@ fn a_model_file_that_is_not_there_or_of_other_features_ends_with_78() {
     let trained = run(&[&["train", "file", path(&csv), "--out", path(&model)], &columns[..]].concat());
     assert!(trained.status.success(), "{}", said(&trained));
     let broker = residua::kafka::EmbeddedBroker::start().expect("a broker");
-    for topic in ["sensors", "sensors.anomalies", "sensors.dead-letters", "residua-sensors.state"] {
+    for topic in ["sensors", "sensors.anomalies", "sensors.dead-letters", "sensors.incidents", "residua-sensors.state"]
+    {
         broker.create_topic(topic, 1).expect("a topic");
     }
     for (file, features, expect) in [("no/such", "\"auto\"", "no/such"), (path(&model), "[\"a\", \"zzz\"]", "zzz")] {

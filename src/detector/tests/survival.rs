@@ -1,0 +1,250 @@
+//! Checkpoints and what comes back from them: the same bits, whatever happened in between.
+
+use std::collections::BTreeMap;
+
+use super::super::state::SeriesState;
+use super::*;
+
+/// A compacted topic: the newest marker of each partition, and the newest bytes of each of its series.
+#[derive(Clone, Default)]
+struct Stored(BTreeMap<i32, (Vec<u8>, Newest)>);
+
+type Newest = BTreeMap<String, Vec<u8>>;
+
+impl Stored {
+    fn checkpoint(&mut self, detector: &mut Detector, partition: i32, next: i64) -> usize {
+        let (marker, series) = self.0.entry(partition).or_default();
+        let mut written = 0;
+        *marker = detector.checkpoint(PartitionId(partition), NextOffset(next), |name, bytes| {
+            written += 1;
+            match bytes {
+                Some(bytes) => drop(series.insert(name.to_owned(), bytes.to_vec())),
+                None => drop(series.remove(name)),
+            }
+        });
+        written
+    }
+
+    fn restore(&self, detector: &mut Detector, partition: i32, until: i64) -> i64 {
+        let Some((marker, series)) = self.0.get(&partition) else { return 0 };
+        let series = series.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+        let (next, unreadable) = detector.restore(PartitionId(partition), marker, series, NextOffset(until)).unwrap();
+        assert_eq!(unreadable, 0);
+        next.0
+    }
+}
+
+/// Records of two partitions: twelve series that come and go, with gaps and late records.
+fn log(seed: u64, rows: usize) -> Vec<(Position, String, EventTime, Vec<f64>)> {
+    let (choice, values) = (uniform(seed, 3 * rows), plant(seed, rows, 3));
+    let mut next = [0i64; 2];
+    let mut clock = 0i64;
+    (0..rows)
+        .map(|i| {
+            let [which, who, jump] = [0, 1, 2].map(|k| choice[3 * i + k]);
+            let partition = usize::from(which < 0.5);
+            next[partition] += 1 + i64::from(who < 0.1); // offsets have holes
+            clock += if jump > 0.99 { 200_000 } else { (jump * 10_000.0) as i64 - 2_000 };
+            let series = format!("s{}", (12.0 * who * who) as usize);
+            let values = values[3 * i..3 * i + 3].to_vec();
+            (at(partition as i32, next[partition]), series, EventTime(clock), values)
+        })
+        .collect()
+}
+
+/// Whatever is lost when the process is killed, it is found again: checkpoint, replay, and the same bits.
+#[test]
+fn a_detector_that_is_killed_and_restored_says_what_an_undisturbed_one_says() {
+    let model = fit(&table(3, plant(1, 600, 3)), quick(3));
+    let settings = SeriesSettings { max: 4, idle: Duration::from_secs(300), gap: Duration::from_secs(60) };
+    // So generous that there are incidents in ordinary noise.
+    let alarms = DetectorSettings { alarms: "1 per 8 records".parse().unwrap() };
+    let fresh = || Detector::new(Arc::clone(&model), &alarms, &settings, &INCIDENTS);
+    let mut incidents = 0;
+    for seed in 0..20 {
+        let log = log(seed, 1_500);
+        let judge = |detector: &mut Detector, records: &[&(Position, String, EventTime, Vec<f64>)]| {
+            for (position, series, time, values) in records {
+                detector.observe(Arrival { position: *position, series, time: *time }, values);
+            }
+            let scores: Vec<_> = detector.judge().iter().map(bits).collect();
+            let mut said: Vec<(Option<u64>, Vec<String>)> = scores.into_iter().map(|s| (s, Vec::new())).collect();
+            for told in detector.told() {
+                said[told.index.unwrap()].1.push(format!("{} {:?} {:?}", told.series, told.change, told.incident));
+            }
+            for (index, said) in said.iter_mut().enumerate() {
+                said.1.push(format!("{:?}", detector.explain(index).sensors));
+            }
+            said
+        };
+        let all: Vec<_> = log.iter().collect();
+        let undisturbed: BTreeMap<Position, _> = all.iter().map(|r| r.0).zip(judge(&mut fresh(), &all)).collect();
+        assert!(undisturbed.values().filter(|v| v.0.is_some()).count() > 100, "too few are scored to tell");
+        incidents += undisturbed.values().map(|v| v.1.len() - 1).sum::<usize>();
+
+        let random = uniform(1_000 + seed, 10_000);
+        let mut random = random.into_iter();
+        let mut chance = |share: f64| random.next().unwrap() < share;
+        let (mut stored, mut detector) = (Stored::default(), fresh());
+        let (mut done, mut kills) = (0, 0);
+        while done < log.len() {
+            let batch = &all[done..(done + 1 + 7 * usize::from(chance(0.5))).min(log.len())];
+            let told = judge(&mut detector, batch);
+            for (record, told) in batch.iter().zip(told) {
+                assert_eq!(told, undisturbed[&record.0], "seed {seed}, {:?}, after {kills} kills", record.0);
+            }
+            done += batch.len();
+            if chance(0.1) {
+                for partition in 0..2 {
+                    let seen = all[..done].iter().filter(|r| r.0.partition.0 == partition).map(|r| r.0.offset.next().0);
+                    stored.checkpoint(&mut detector, partition, seen.max().unwrap_or(0));
+                }
+            }
+            if chance(0.05) {
+                kills += 1;
+                detector = fresh();
+                let from = [0, 1].map(|partition| stored.restore(&mut detector, partition, i64::MAX));
+                let replay: Vec<_> =
+                    all[..done].iter().filter(|r| r.0.offset.0 >= from[r.0.partition.0 as usize]).copied().collect();
+                judge(&mut detector, &replay);
+            }
+        }
+        assert!(kills > 3);
+    }
+    assert!(incidents > 100, "{incidents} changes of incidents are too few to tell");
+}
+
+#[test]
+fn a_checkpoint_holds_what_changed_and_nothing_else() {
+    let model = fit(&table(2, plant(1, 400, 2)), quick(1));
+    let settings = SeriesSettings { max: 3, ..SeriesSettings::default() };
+    let mut detector = Detector::new(model, &DetectorSettings::default(), &settings, &INCIDENTS);
+    let mut stored = Stored::default();
+    let mut offset = 0;
+    let mut see = |detector: &mut Detector, series: &str| {
+        detector.observe(Arrival { position: at(0, offset), ..of(series) }, &[0.1, 0.2]);
+        detector.judge();
+        offset += 1;
+        offset
+    };
+    let mut next = 0;
+    for series in ["a", "b", "c"] {
+        next = see(&mut detector, series);
+    }
+    assert_eq!(stored.checkpoint(&mut detector, 0, next), 3);
+    assert_eq!(stored.checkpoint(&mut detector, 0, next), 0);
+    next = see(&mut detector, "b");
+    assert_eq!(stored.checkpoint(&mut detector, 0, next), 1);
+    // `x` and `y` come and go in between: of them nothing is ever written. `a`, `c`, `b` are forgotten, and `a` comes back.
+    for series in ["x", "y", "z", "p", "q", "a"] {
+        next = see(&mut detector, series);
+    }
+    assert_eq!(stored.checkpoint(&mut detector, 0, next), 3 + 3);
+    assert_eq!(stored.0[&0].1.keys().collect::<Vec<_>>(), ["a", "p", "q"]);
+}
+
+/// A checkpoint may be there that cannot be seen yet: whom it holds and who is forgotten must not come back from it.
+#[test]
+fn a_series_first_met_in_a_replay_is_taken_for_stored() {
+    let model = fit(&table(2, plant(1, 400, 2)), quick(1));
+    let settings = SeriesSettings { max: 1, ..SeriesSettings::default() };
+    let mut first = Detector::new(Arc::clone(&model), &DetectorSettings::default(), &settings, &INCIDENTS);
+    let see = |detector: &mut Detector, series: &str, offset: i64| {
+        detector.observe(Arrival { position: at(0, offset), ..of(series) }, &[0.1, 0.2]);
+        detector.judge();
+    };
+    see(&mut first, "a", 0);
+    let mut seen = Stored::default();
+    seen.checkpoint(&mut first, 0, 1);
+    see(&mut first, "x", 1);
+    let mut unseen = seen.clone();
+    unseen.checkpoint(&mut first, 0, 2);
+
+    let mut next = Detector::new(model, &DetectorSettings::default(), &settings, &INCIDENTS);
+    assert_eq!(seen.restore(&mut next, 0, 2), 1);
+    see(&mut next, "x", 1);
+    see(&mut next, "b", 2);
+    unseen.checkpoint(&mut next, 0, 3);
+    assert_eq!(unseen.0[&0].1.keys().collect::<Vec<_>>(), ["b"]);
+}
+
+/// The bytes are a promise to the next version: a change must be made on purpose, with another version number.
+#[test]
+fn the_encoding_of_state_does_not_change_by_accident() {
+    let model = fit(&table(2, plant(1, 400, 2)), quick(2));
+    let mut state = SeriesState::new(&model);
+    state.observe(&model, (Offset(258), EventTime(1_000)), &[model.scaler().mean[0], f64::NAN], Duration::ZERO);
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes);
+    let smoothed = state.smooth(&model, 0.0, &[1.0, 0.0]).smoothed.to_bits(); // moves the level; what was encoded is the start
+    assert_ne!(bytes[25..33], smoothed.to_le_bytes());
+    let nan = f32::NAN.to_le_bytes();
+    assert_eq!(bytes[..25], [3, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[25..33], model.calibration().smoothed_start().to_le_bytes());
+    assert_eq!(bytes[33..57], [[0; 4], [0; 4], [0; 4], nan, nan, nan].concat());
+    assert_eq!(bytes[57..], [0], "no incident, nor what may become one");
+    state.smooth(&model, f64::MAX, &[3.0, 1.0]);
+    bytes.clear();
+    state.encode(&mut bytes);
+    let blame: Vec<f32> = bytes[33..41].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    assert!(blame[0] == 3.0 * blame[1] && blame[1] > 0.0, "{blame:?}");
+    let back = SeriesState::decode(&bytes, &model).unwrap();
+    let mut again = Vec::new();
+    back.encode(&mut again);
+    assert_eq!(again, bytes);
+
+    let mut detector = detector(&model);
+    detector.observe(Arrival { time: EventTime(7), ..of("s") }, &[0.0, 0.0]);
+    detector.judge();
+    let marker = detector.checkpoint(PartitionId(0), NextOffset(3), |_, _| {});
+    assert_eq!(marker[..25], [1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(marker[25..33], 7i64.to_le_bytes());
+    assert_eq!(marker[89..], *model.fingerprint().as_bytes());
+}
+
+#[test]
+fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
+    let model = fit(&table(2, plant(1, 400, 2)), quick(2));
+    let mut good = Vec::new();
+    SeriesState::new(&model).encode(&mut good);
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        SeriesState::decode(&bytes, &model).unwrap_err()
+    };
+    assert_eq!(refused(&|b| b[0] = 9), StateError::Version { found: 9 });
+    assert_eq!(refused(&|b| b.clear()), StateError::Length { expected: 57, found: 0 });
+    assert_eq!(refused(&|b| b.push(0)), StateError::Incident);
+    assert!(matches!(refused(&|b| b[25..33].fill(0xff)), StateError::NotFinite { .. }));
+    assert!(matches!(
+        refused(&|b| b[33..37].copy_from_slice(&f32::NAN.to_le_bytes())),
+        StateError::NotFinite { what: "blame" }
+    ));
+    assert!(matches!(
+        refused(&|b| b[41..45].copy_from_slice(&f32::INFINITY.to_le_bytes())),
+        StateError::NotFinite { what: "value in the window" }
+    ));
+    for cut in 0..good.len() {
+        SeriesState::decode(&good[..cut], &model).unwrap_err();
+    }
+
+    let mut first = detector(&model);
+    for name in ["a", "b"] {
+        first.observe(of(name), &[0.0, 0.0]);
+    }
+    first.judge();
+    let mut states = Vec::new();
+    let marker = first.checkpoint(PartitionId(0), NextOffset(1), |name, bytes| {
+        states.push((name.to_owned(), bytes.unwrap().to_vec()));
+    });
+    states[0].1.truncate(5);
+    let series = || states.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    assert_eq!(first.restore(PartitionId(0), &marker, series(), NextOffset(1)), Ok((NextOffset(1), 1)));
+    assert_eq!(first.series_count(), 1);
+    for cut in 0..marker.len() {
+        assert!(first.restore(PartitionId(0), &marker[..cut], series(), NextOffset(1)).is_err());
+    }
+    let other = fit(&table(2, plant(3, 400, 2)), quick(2));
+    let error = detector(&other).restore(PartitionId(0), &marker, series(), NextOffset(1)).unwrap_err();
+    assert!(matches!(&error, StateError::Model { expected, .. } if expected == other.fingerprint()), "{error}");
+}
