@@ -1,0 +1,110 @@
+//! The way back to the last commit, after whatever failed.
+
+use super::progress::Progress;
+use super::{RETRY_PAUSE, Worker, WorkerError, connect};
+use crate::kafka::{self, Remedy};
+use crate::metrics::CommitEnd;
+
+impl Worker {
+    pub(super) fn not_committed(&self, error: &kafka::Error) {
+        let end = if error.remedy() == Remedy::Abort { CommitEnd::Aborted } else { CommitEnd::Unknown };
+        self.shared.metrics.committed(end);
+    }
+
+    /// Throws away what is not committed.
+    pub(super) fn give_up(&mut self) -> kafka::Result<()> {
+        self.open.abandon(&self.shared.metrics, &self.label);
+        self.engine.forget();
+        self.output.abort()
+    }
+
+    /// After a failed call: back to the last commit, with a new producer where the old one is of no use.
+    pub(super) fn recover(&mut self, error: kafka::Error) -> Result<(), WorkerError> {
+        let remedy = error.remedy();
+        if remedy == Remedy::Stop {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "going back to the last commit");
+        self.shared.pulse.turn();
+        self.not_committed(&error);
+        if let Some(topic) = error.untimely_for() {
+            // Only dead letters carry a time that is not that of writing.
+            if topic != self.settings.kafka.dead_letters || !self.engine.stamp_dead_letters_anew() {
+                return Err(error.into());
+            }
+            tracing::warn!(
+                "the dead-letter topic refuses a timestamp; dead letters of this process carry theirs in a header from now on"
+            );
+        }
+        if let Some(topic) = error.too_large_for() {
+            // Nothing else that residua writes can be cut.
+            let cut = (topic == self.settings.kafka.dead_letters).then(|| self.engine.shorten_dead_letters()).flatten();
+            let Some(max_bytes) = cut else { return Err(error.into()) };
+            tracing::warn!(
+                max_bytes,
+                "a dead letter was too large for its topic; all that this process writes are cut to this from now on"
+            );
+        }
+        self.open.abandon(&self.shared.metrics, &self.label);
+        self.engine.forget();
+        // Nothing is known of any partition until the way back is found: a checkpoint now would skip what was not committed.
+        self.progress = Progress::new();
+        self.broken |= remedy == Remedy::Replace || self.output.abort().is_err();
+        self.shared.pulse.turn();
+        self.astray = true;
+        // A commit that still waits in librdkafka would take on the member's next generation, and set offsets back.
+        if error.is_out_of_range() || error.is_undecided_commit() {
+            self.join_again()?;
+        }
+        // What failed once may fail again at once: not as fast as the processor can.
+        std::thread::sleep(RETRY_PAUSE);
+        Ok(())
+    }
+
+    /// A new producer for one that is of no further use. False: not yet.
+    pub(super) fn replace_output(&mut self) -> kafka::Result<bool> {
+        match connect(&self.settings, &self.shared) {
+            Ok(fresh) => {
+                self.shared.pulse.turn();
+                std::mem::replace(&mut self.output, fresh).close();
+                self.shared.pulse.turn();
+                self.broken = false;
+                Ok(true)
+            }
+            Err(error) if error.remedy() == Remedy::Stop => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "cannot replace the producer yet");
+                std::thread::sleep(RETRY_PAUSE);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Goes back to the last commit, if that is due. As long as it fails, records are thrown away unread and rebalances answered.
+    pub(super) fn go_back(&mut self) -> kafka::Result<()> {
+        if !self.astray {
+            return Ok(());
+        }
+        if self.broken && !self.replace_output()? {
+            return Ok(());
+        }
+        let Worker { shared, settings, engine, progress, held, .. } = self;
+        let wanted = || shared.wanted();
+        let gone_back = kafka::read_state(&settings.kafka, held, &wanted).and_then(|stored| {
+            self.input.rewind(&wanted, &mut |assigned| {
+                let begin = engine.restore(assigned, stored.get(&assigned.partition), &shared.metrics)?;
+                Ok(progress.resume(assigned.partition, begin, assigned.from))
+            })
+        });
+        match gone_back {
+            Ok(()) => self.astray = false,
+            Err(error) if error.remedy() == Remedy::Stop => return Err(error),
+            Err(_) if shared.stop.requested() => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot go back to the last commit yet");
+                std::thread::sleep(RETRY_PAUSE);
+            }
+        }
+        Ok(())
+    }
+}
