@@ -132,6 +132,22 @@ fn bad_files_are_refused_with_the_place_and_what_was_expected() {
 }
 
 #[test]
+fn a_good_configuration_is_shown_with_what_series_may_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("residua.toml");
+    std::fs::write(
+        &file,
+        "[kafka]\nbrokers = \"here:9092\"\ninput = \"sensors\"\n[input]\nfeatures = [\"a\", \"b\"]\n",
+    )
+    .unwrap();
+    let output = run(&["check", "--config", path(&file)]);
+    assert!(output.status.success(), "{}", said(&output));
+    for text in ["memory: about ", "2 features, window 1", "series.max = 100000 at most "] {
+        assert!(said(&output).contains(text), "no {text:?} in {}", said(&output));
+    }
+}
+
+#[test]
 fn a_bad_configuration_ends_with_78_and_names_everything_wrong() {
     let config = "[kafka]\nbrokers = \"here:9092\"\ninputs = \"sensors\"\n[service]\nworkers = 0\n";
     for command in ["check", "run"] {

@@ -4,8 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::config::Config;
+use crate::detector::series_bytes;
 use crate::kafka::{self, Finding};
+use crate::record::Features;
 use crate::service::{Failure, unreachable};
+
+/// Assumed where the records will tell.
+const FEATURES: usize = 10;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,10 +36,26 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let loaded = super::load(&args.config)?;
     super::log::start(&loaded.config.log);
     loaded.describe(out)?;
+    writeln!(out, "\n{}", memory(&loaded.config))?;
     if !args.connect {
         return Ok(());
     }
     crate::service::block_on(ask_kafka(args, &loaded.config, out))?
+}
+
+/// What series may take, before anything is known of the records but what is configured.
+fn memory(config: &Config) -> String {
+    let features = match &config.input.features {
+        Features::List(list) => list.len(),
+        Features::Auto => FEATURES,
+    };
+    let window = config.model.window.fixed().unwrap_or(1);
+    let each = series_bytes(window, features);
+    let all = config.series.max as f64 * each as f64 / (1 << 20) as f64;
+    format!(
+        "memory: about {each} bytes for each series ({features} features, window {window}); with series.max = {} at most {all:.0} MiB for each partition",
+        config.series.max
+    )
 }
 
 async fn ask_kafka(args: &Args, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {

@@ -16,8 +16,8 @@ use crate::incident::{Change, Incident, IncidentSettings, Seen};
 use crate::model::{AlarmBudget, Model, TILE, Thresholds, Tile};
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
-pub use series::Forgotten;
 use series::SeriesTable;
+pub use series::{Forgotten, series_bytes};
 pub use state::StateError;
 
 /// The table `[detector]` of the configuration.

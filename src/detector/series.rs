@@ -49,6 +49,19 @@ pub(super) struct SeriesTable {
     open_incidents: usize,
 }
 
+/// Length of a usual series key, bytes, and what an allocation costs beside its content.
+const KEY_BYTES: usize = 24;
+const ALLOCATION_BYTES: usize = 16;
+
+/// Memory of one series, bytes: an estimate, without an open incident (which takes some 150, and 4 per feature).
+pub fn series_bytes(window: usize, features: usize) -> usize {
+    // Tables and lists grow by doubling: on average a third of what they hold is free.
+    let index = 4 * (size_of::<(Arc<str>, usize)>() + 1) / 3;
+    let slot = 4 * size_of::<Slot>() / 3;
+    let key = ALLOCATION_BYTES + 2 * size_of::<usize>() + KEY_BYTES;
+    index + slot + key + 2 * ALLOCATION_BYTES + 4 * features * (window + 1)
+}
+
 struct Slot {
     series: Arc<str>,
     state: SeriesState,
