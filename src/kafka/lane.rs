@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 
 use super::client;
 use super::error::{Context, Error, Result};
-use super::producer::Outgoing;
+use super::message::Outgoing;
 use super::settings::KafkaSettings;
 
 /// Pause between two tries of a call that Kafka asked to repeat.

@@ -1,4 +1,4 @@
-//! A message of the input, borrowed from librdkafka, and what is made of it.
+//! Messages: one of the input, borrowed from librdkafka, and what is made of it; one to be written.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -6,7 +6,6 @@ use std::sync::Once;
 
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 
-use super::Outgoing;
 use crate::record::{Offset, PartitionId, Position, RawRecord, Refusal};
 
 /// The W3C Trace Context header that alerts pass on.
@@ -30,6 +29,19 @@ pub struct DeadLetterForm {
 
 /// Headers of an outgoing message.
 pub type Headers = OwnedHeaders;
+
+/// A message to be written.
+#[derive(Default)]
+pub struct Outgoing<'a> {
+    pub topic: &'a str,
+    /// None: the key decides.
+    pub partition: Option<PartitionId>,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: Option<Headers>,
+    /// Milliseconds since the epoch; none: the time of writing.
+    pub timestamp_ms: Option<i64>,
+}
 
 /// A message of the input, in librdkafka's memory.
 pub struct Message<'a>(pub(super) BorrowedMessage<'a>);

@@ -1,7 +1,8 @@
 //! The models topic: compacted, one partition, one key. Every instance follows it; at most one publishes.
 
 use super::error::Result;
-use super::producer::{Outgoing, Output};
+use super::message::Outgoing;
+use super::producer::Output;
 use super::reader::TopicReader;
 use super::settings::KafkaSettings;
 

@@ -9,22 +9,9 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use super::consumer::Input;
 use super::error::Result;
 use super::lane::{Lane, left};
-use super::message::Headers;
+use super::message::Outgoing;
 use super::settings::{Delivery, KafkaSettings};
 use crate::record::{NextOffset, PartitionId};
-
-/// A message to be written.
-#[derive(Default)]
-pub struct Outgoing<'a> {
-    pub topic: &'a str,
-    /// None: the key decides.
-    pub partition: Option<PartitionId>,
-    pub key: Option<&'a [u8]>,
-    pub value: Option<&'a [u8]>,
-    pub headers: Option<Headers>,
-    /// Milliseconds since the epoch; none: the time of writing.
-    pub timestamp_ms: Option<i64>,
-}
 
 /// Where a worker writes. Used by the thread that created it.
 ///

@@ -11,7 +11,8 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use super::Closing;
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
-use super::producer::{Outgoing, Output};
+use super::message::Outgoing;
+use super::producer::Output;
 use super::settings::KafkaSettings;
 use crate::record::PartitionId;
 

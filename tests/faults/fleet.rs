@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{Process, residua};
+use crate::support::{PATIENCE, Process, residua};
 
 /// Longest time from SIGTERM to the end that is promised.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -31,6 +31,13 @@ impl Fleet {
 
     pub fn size(&self) -> usize {
         self.instances.len()
+    }
+
+    /// Waits until every instance is a member of the group: one that is still starting is no fair victim.
+    pub fn await_members(&self) {
+        for instance in &self.instances {
+            instance.process.wait_for_line("partitions assigned", PATIENCE);
+        }
     }
 
     /// One more instance, with a name of its own.
