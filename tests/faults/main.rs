@@ -5,11 +5,12 @@
 //! both wrote is compared line by line.
 //!
 //! `make test-faults` runs all of it (hours); `cargo test` a short run. Arguments: `--share 0.1`, `--only kill,stop`,
-//! `--delivery exactly-once`.
+//! `--delivery exactly-once`; `--only cost` measures what checkpoints and transactions cost instead.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cost;
 mod fleet;
 mod proxy;
 mod stream;
@@ -95,6 +96,10 @@ fn main() {
     let proxies = Proxies::start(&place, 3).expect("start the proxies");
     let model = dir.path().join("m.safetensors");
     train(&cluster.broker, &model);
+    if arguments.only == ["cost"] {
+        cost::run(&Lab { cluster: &cluster, proxies: &proxies, model: &model, delivery: "exactly-once" });
+        return;
+    }
     let mut rows = Vec::new();
     for delivery in &arguments.deliveries {
         for (fault, name, what, full) in FAULTS {
@@ -135,7 +140,8 @@ fn arguments() -> Option<Arguments> {
         }
     }
     for name in &found.only {
-        assert!(FAULTS.iter().any(|f| f.1 == name), "--only {name}: expected some of {:?}", FAULTS.map(|f| f.1));
+        let known = name == "cost" || FAULTS.iter().any(|f| f.1 == name);
+        assert!(known, "--only {name}: expected cost, or some of {:?}", FAULTS.map(|f| f.1));
     }
     if found.share == 0.0 {
         // A part of `cargo test`: a fault of the process and one of the network.
