@@ -73,6 +73,39 @@ fn a_state_topic_with_too_few_partitions_ends_the_daemon_with_78() {
     assert!(ended.stderr.contains("it has 2 partitions, and the input has 3"), "{ended:?}");
 }
 
+/// A compacted topic takes no message without a key, now or later: `check` warns, and a daemon that meets one ends with the reason.
+#[test]
+fn a_topic_that_refuses_a_message_for_good_ends_the_daemon_with_its_name() {
+    let Some(broker) = support::kafka() else { return };
+    let topic = support::topic("refuses");
+    let letters = format!("{topic}.dead-letters");
+    broker.create_topic(&topic, 2, &[]);
+    broker.create_topic(&letters, 2, &[("cleanup.policy", "compact")]);
+    let config = config(&broker.bootstrap, &topic).replace("[http]", "[learning]\nmin_records = 2000\n[http]");
+    let checked = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
+    let wrong = checked.stdout.lines().find(|l| l.starts_with("WRONG") && l.contains(&letters));
+    assert!(wrong.is_some_and(|l| l.contains("expected delete")), "{}", checked.stdout);
+    broker.produce(&topic, crate::plant::records(1, 0..60, &[]));
+    let process = residua(&["run"], &config);
+    process.wait_for_line("partitions assigned", LONG);
+    let broken = support::Outgoing { value: Some(b"no record".to_vec()), ..Default::default() };
+    broker.produce(&topic, [broken]);
+    let ended = process.wait(LONG);
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+    assert!(ended.stderr.contains(&letters), "{}", ended.stderr);
+}
+
+#[test]
+fn a_models_topic_with_several_partitions_ends_the_daemon_with_78() {
+    let Some(broker) = support::kafka() else { return };
+    let topic = support::topic("models");
+    broker.create_topic(&topic, 2, &[]);
+    broker.create_topic(&format!("residua-{topic}.models"), 3, &[("cleanup.policy", "compact")]);
+    let ended = residua(&["run"], &config(&broker.bootstrap, &topic)).wait(PATIENCE);
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+    assert!(ended.stderr.contains("it has 3 partitions, expected 1"), "{}", ended.stderr);
+}
+
 #[test]
 fn check_connect_names_what_is_wrong_with_a_topic() {
     let Some(broker) = support::kafka() else { return };
