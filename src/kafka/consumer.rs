@@ -273,6 +273,11 @@ impl Input {
         Ok(())
     }
 
+    /// Whether a broker was out of reach within `time`.
+    pub fn was_cut_off(&self, time: Duration) -> bool {
+        self.trouble.is_some_and(|(_, at)| at.elapsed() < time)
+    }
+
     /// The identity that ties offsets in a transaction to this member's assignment.
     pub(super) fn group(&self) -> Result<Arc<ConsumerGroupMetadata>> {
         self.group.clone().ok_or(Error::Timeout { action: "join the group", after: Duration::ZERO })

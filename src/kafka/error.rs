@@ -86,6 +86,14 @@ impl Error {
         matches!(self, Error::Call { cause, .. } if code(cause) == Some(RDKafkaErrorCode::AutoOffsetReset))
     }
 
+    /// Whether the group took this member for another process's: by its name, somebody else has joined since.
+    pub fn is_fenced_member(&self) -> bool {
+        matches!(
+            self,
+            Error::Call { cause: KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId), .. }
+        )
+    }
+
     /// Whether it is unknown if offsets were committed outside a transaction, or still will be.
     pub fn is_undecided_commit(&self) -> bool {
         matches!(self, Error::Timeout { action: COMMIT, .. })

@@ -99,6 +99,9 @@ struct Worker {
     astray: bool,
     /// Whether the output must be replaced before that.
     broken: bool,
+    /// When something last failed, and when this member was last fenced.
+    failed: Option<Instant>,
+    fenced: Option<Instant>,
     progress: Progress,
 }
 
@@ -127,6 +130,8 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         held,
         astray: false,
         broken: false,
+        failed: None,
+        fenced: None,
         progress: Progress::new(),
     };
     // Also after a panic the clients are closed in good order: dropped as they are, they could wait for ever.

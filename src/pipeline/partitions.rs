@@ -111,7 +111,8 @@ impl Worker {
         self.held.clear();
         self.progress = Progress::new();
         self.arriving = None;
-        self.astray = false;
+        // Nothing may be read before there is an output again.
+        self.astray = self.broken;
         self.note_assignment(false);
         Ok(())
     }

@@ -1,9 +1,14 @@
 //! The way back to the last commit, after whatever failed.
 
+use std::time::{Duration, Instant};
+
 use super::progress::Progress;
 use super::{RETRY_PAUSE, Worker, WorkerError, connect};
 use crate::kafka::{self, Remedy};
 use crate::metrics::CommitEnd;
+
+/// For how long after trouble with Kafka its echo is expected.
+const SHADOW_TIME: Duration = Duration::from_secs(120);
 
 impl Worker {
     pub(super) fn not_committed(&self, error: &kafka::Error) {
@@ -21,10 +26,19 @@ impl Worker {
     /// After a failed call: back to the last commit, with a new producer where the old one is of no use.
     pub(super) fn recover(&mut self, error: kafka::Error) -> Result<(), WorkerError> {
         let remedy = error.remedy();
+        if error.is_fenced_member() && self.may_be_its_own_shadow() {
+            tracing::warn!(%error, "the group has lost track of this member, joining anew");
+            self.open.abandon(&self.shared.metrics, &self.label);
+            self.engine.forget();
+            self.broken |= self.output.abort().is_err();
+            self.fenced = Some(Instant::now());
+            return Ok(self.join_again()?);
+        }
         if remedy == Remedy::Stop {
             return Err(error.into());
         }
         tracing::warn!(%error, "going back to the last commit");
+        self.failed = Some(Instant::now());
         self.shared.pulse.turn();
         self.not_committed(&error);
         if let Some(topic) = error.untimely_for() {
@@ -59,6 +73,13 @@ impl Worker {
         // What failed once may fail again at once: not as fast as the processor can.
         std::thread::sleep(RETRY_PAUSE);
         Ok(())
+    }
+
+    /// When a coordinator dies, a static member can be fenced by an earlier request of its own, whose answer was lost. So soon after
+    /// trouble, and not twice in a row, that is likelier than another process of the same name.
+    fn may_be_its_own_shadow(&self) -> bool {
+        let lately = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < SHADOW_TIME);
+        !lately(self.fenced) && (lately(self.failed) || self.input.was_cut_off(SHADOW_TIME))
     }
 
     /// A new producer for one that is of no further use. False: not yet.
