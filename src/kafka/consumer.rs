@@ -209,6 +209,7 @@ impl Input {
         start: &dyn Fn(PartitionId) -> StartAt,
         resume: &mut dyn FnMut(&Assigned) -> Result<NextOffset>,
     ) -> Result<Vec<Assigned>> {
+        self.refresh()?;
         let mut taken = Vec::new();
         for (partition, committed) in self.committed(partitions.ids())? {
             go_on(alive)?;
@@ -251,7 +252,10 @@ impl Input {
         resume: &mut dyn FnMut(&Assigned) -> Result<NextOffset>,
     ) -> Result<()> {
         let held = self.consumer.assignment().action("list the assigned partitions")?;
-        let ids = held.elements().iter().map(|e| PartitionId(e.partition())).collect();
+        let ids: Vec<PartitionId> = held.elements().iter().map(|e| PartitionId(e.partition())).collect();
+        if !ids.is_empty() {
+            self.refresh()?;
+        }
         let mut back = Vec::new();
         for (partition, committed) in self.committed(ids)? {
             go_on(alive)?;
@@ -371,6 +375,15 @@ impl Input {
             }
         };
         Ok(self.bounded(partition, NextOffset(wanted), (low, high)))
+    }
+
+    /// Renews what librdkafka knows of the topic. What a broker said while it was starting, that there are no such partitions, would
+    /// otherwise count for minutes (`topic.metadata.refresh.interval.ms`).
+    fn refresh(&self) -> Result<()> {
+        self.consumer
+            .fetch_metadata(Some(&self.topic), self.request_timeout)
+            .action("ask Kafka for the input topic")?;
+        Ok(())
     }
 
     /// First and next offset of a partition.
