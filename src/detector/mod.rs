@@ -192,10 +192,9 @@ impl Detector {
                 continue;
             };
             let Place { partition, offset, time, slot, anew } = *place;
-            let series = Arc::clone(table.name(slot));
-            let state = table.state(slot);
+            let (series, state) = table.slot(slot);
             let mut tell = |change, incident: &Incident| {
-                let (index, series) = (Some(index), Arc::clone(&series));
+                let (index, series) = (Some(index), Arc::clone(series));
                 told.push(Told { index, partition, series, change, incident: incident.clone() });
             };
             if anew {

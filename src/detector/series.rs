@@ -212,7 +212,13 @@ impl SeriesTable {
     }
 
     pub fn state(&mut self, slot: usize) -> &mut SeriesState {
-        &mut self.slots[slot].state
+        self.slot(slot).1
+    }
+
+    /// Name and state of a series.
+    pub fn slot(&mut self, slot: usize) -> (&Arc<str>, &mut SeriesState) {
+        let Slot { series, state, .. } = &mut self.slots[slot];
+        (series, state)
     }
 
     /// Every series, from the most recently seen.
@@ -223,10 +229,6 @@ impl SeriesTable {
             take(series, state);
             at = *older;
         }
-    }
-
-    pub fn name(&self, slot: usize) -> &Arc<str> {
-        &self.slots[slot].series
     }
 
     /// All records are judged: slots of forgotten series may be used again. `leave` gets each of them, with the record of the batch
