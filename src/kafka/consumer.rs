@@ -201,7 +201,8 @@ impl Input {
     }
 
     /// Takes the partitions, each from its committed offset or else from where `start` says; reading begins where `resume` says,
-    /// not later than that. Asks `alive` between requests, of which there are some for each partition, and fails when that says no. Call again after an error.
+    /// not later than that. Asks `alive` between requests, of which there are some for each partition, and fails when that says no.
+    /// Call again after an error.
     pub fn accept(
         &mut self,
         partitions: &Partitions,

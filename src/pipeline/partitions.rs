@@ -71,12 +71,14 @@ impl Worker {
     /// Settles and gives partitions back.
     pub(super) fn hand_over(&mut self, partitions: &Partitions) -> Result<(), WorkerError> {
         self.arriving = None;
+        let mut undecided = false;
         let settled = match self.input.assignment_lost() {
             // They belong to somebody else already, who reads from the last commit.
             true => self.give_up(),
             false => self.commit(Checkpoint::Now).or_else(|error| {
                 tracing::warn!(%error, "cannot commit before giving partitions back, their new owner reads the records again");
                 self.not_committed(&error);
+                undecided = error.is_undecided_commit();
                 self.shared.pulse.turn();
                 self.give_up()
             }),
@@ -89,6 +91,10 @@ impl Worker {
         self.input.release(partitions)?;
         tracing::info!(worker = self.label, partitions = ?gone.iter().map(|p| p.0).collect::<Vec<_>>(), "partitions revoked");
         self.note_assignment(false);
+        // As in `recover`: that commit must not be sent in the next generation.
+        if undecided {
+            self.join_again()?;
+        }
         Ok(settled?)
     }
 

@@ -95,6 +95,29 @@ fn a_topic_that_refuses_a_message_for_good_ends_the_daemon_with_its_name() {
     assert!(ended.stderr.contains(&letters), "{}", ended.stderr);
 }
 
+/// A dead letter has the time of its message; where the topic takes none so old, it has that in a header, and nothing stands still.
+#[test]
+fn a_dead_letter_whose_timestamp_is_refused_carries_it_in_a_header() {
+    let Some(broker) = support::kafka() else { return };
+    let topic = support::topic("untimely");
+    let letters = format!("{topic}.dead-letters");
+    broker.create_topic(&topic, 2, &[]);
+    broker.create_topic(&letters, 2, &[("message.timestamp.before.max.ms", "3600000")]);
+    let config = config(&broker.bootstrap, &topic).replace("[http]", "[learning]\nmin_records = 2000\n[http]");
+    assert!(residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE).status.success());
+    broker.produce(&topic, crate::plant::records(1, 0..60, &[]));
+    let process = residua(&["run"], &config);
+    process.wait_for_line("partitions assigned", LONG);
+    let old = 1_577_836_800_000; // 2020
+    let broken = support::Outgoing { timestamp_ms: Some(old), ..support::Outgoing::new("k", "no record") };
+    broker.produce(&topic, [broken]);
+    let letter = broker.read_until(&letters, LONG, |m| !m.is_empty()).remove(0);
+    assert_eq!(letter.header("residua.timestamp-ms"), Some(old.to_string().as_bytes()));
+    assert_eq!(letter.value.as_deref(), Some(&b"no record"[..]));
+    process.signal("TERM");
+    assert!(process.wait(Duration::from_secs(20)).status.success());
+}
+
 #[test]
 fn a_models_topic_with_several_partitions_ends_the_daemon_with_78() {
     let Some(broker) = support::kafka() else { return };
