@@ -71,6 +71,7 @@ fn exported() -> BTreeSet<(String, String, String)> {
     metrics.rebalanced("0", 1);
     metrics.series("0", 1);
     metrics.open_incidents("0", 1);
+    metrics.astray("0", 1);
     let scraped = String::from_utf8(metrics.scrape().unwrap()).unwrap();
     let types = scraped.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split_once(' '));
     types

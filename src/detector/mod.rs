@@ -315,6 +315,18 @@ impl Detector {
         Ok((next, unreadable))
     }
 
+    /// The incidents that are open in a checkpoint that is of no use, perhaps of another model, as closed; and that model's fingerprint.
+    /// None where it cannot be read.
+    pub fn left_open<'a>(
+        partition: PartitionId,
+        marker: &[u8],
+        series: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> (String, Vec<Told>) {
+        let (model, open) = SeriesTable::open_in(marker, series);
+        let tell = |(series, incident)| Told { index: None, partition, series, change: Change::Closed, incident };
+        (model, open.into_iter().map(tell).collect())
+    }
+
     /// Series forgotten since the last call.
     pub fn take_forgotten(&mut self) -> Forgotten {
         std::mem::take(&mut self.forgotten)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::SeriesSettings;
 use super::state::{SeriesState, StateError};
-use crate::incident::Change;
+use crate::incident::{Change, Incident};
 use crate::model::Model;
 use crate::record::{EventTime, NextOffset, Offset};
 
@@ -134,27 +134,13 @@ impl SeriesTable {
         model: &Model,
         until: NextOffset,
     ) -> Result<(Self, NextOffset, u64), StateError> {
-        let fingerprint = model.fingerprint();
-        let numbers = 8 * (3 + CLOCK_RECORDS);
-        let expected = 1 + numbers + fingerprint.len();
-        match marker.first() {
-            Some(&VERSION) if marker.len() == expected => {}
-            None | Some(&VERSION) => return Err(StateError::Length { expected, found: marker.len() }),
-            Some(&found) => return Err(StateError::Version { found }),
+        let (mut table, found) = Self::begin(marker)?;
+        if found != model.fingerprint().as_bytes() {
+            let (found, expected) = (String::from_utf8_lossy(found).into_owned(), model.fingerprint().to_owned());
+            return Err(StateError::Model { found, expected });
         }
-        let (numbers, found) = marker[1..].split_at(numbers);
-        if found != fingerprint.as_bytes() {
-            let found = String::from_utf8_lossy(found).into_owned();
-            return Err(StateError::Model { found, expected: fingerprint.to_owned() });
-        }
-        let mut numbers = numbers.as_chunks::<8>().0.iter();
-        let mut next = || i64::from_le_bytes(numbers.next().copied().unwrap_or_default());
-        let stored = NextOffset(next());
-        let mut table = Self::new(NextOffset(next()));
-        table.stored = stored;
         table.maybe_stored_until = until;
-        table.records = next().cast_unsigned();
-        table.times.iter_mut().for_each(|time| *time = EventTime(next()));
+        let stored = table.stored;
         let mut unreadable = 0;
         let mut states: Vec<(&str, SeriesState)> = Vec::new();
         for (name, bytes) in series {
@@ -175,6 +161,42 @@ impl SeriesTable {
             table.link_newest(at);
         }
         Ok((table, stored, unreadable))
+    }
+
+    /// An empty table as the marker describes it, and the fingerprint of its model.
+    fn begin(marker: &[u8]) -> Result<(Self, &[u8]), StateError> {
+        const NUMBERS: usize = 8 * (3 + CLOCK_RECORDS);
+        let fingerprint = match marker.split_first() {
+            Some((&VERSION, rest)) => rest.split_at_checked(NUMBERS),
+            None => None,
+            Some((&found, _)) => return Err(StateError::Version { found }),
+        };
+        let length = StateError::Length { expected: 1 + NUMBERS, found: marker.len() };
+        let (numbers, fingerprint) = fingerprint.ok_or(length)?;
+        let mut numbers = numbers.as_chunks::<8>().0.iter();
+        let mut next = || i64::from_le_bytes(numbers.next().copied().unwrap_or_default());
+        let stored = NextOffset(next());
+        let mut table = Self::new(NextOffset(next()));
+        table.stored = stored;
+        table.records = next().cast_unsigned();
+        table.times.iter_mut().for_each(|time| *time = EventTime(next()));
+        Ok((table, fingerprint))
+    }
+
+    /// The incidents open in a checkpoint, of whatever model, in the order in which they began; and that model's fingerprint.
+    pub fn open_in<'a>(
+        marker: &[u8],
+        series: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> (String, Vec<(Arc<str>, Incident)>) {
+        let Ok((table, fingerprint)) = Self::begin(marker) else { return Default::default() };
+        let mut open: Vec<(Arc<str>, Incident)> = series
+            .filter_map(|(name, bytes)| {
+                let (last, incident) = SeriesState::open_in(bytes)?;
+                (table.since.0..table.stored.0).contains(&last.0).then(|| (name.into(), incident))
+            })
+            .collect();
+        open.sort_by_key(|(_, incident)| incident.start);
+        (String::from_utf8_lossy(fingerprint).into_owned(), open)
     }
 
     /// The slot of a series from which the record `of` (offset, event time) came, the record `index` of the batch; the series is the

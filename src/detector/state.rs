@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use crate::incident::Tracker;
+use crate::incident::{Incident, Tracker};
 use crate::model::Model;
 use crate::record::{EventTime, Offset};
 
 /// Of the encoding. Another one is not read: the series begins anew.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// Why stored state is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,40 @@ pub(crate) struct SeriesState {
     /// The last window's scaled values as a ring of records; record `seen % window` is overwritten next.
     ring: Vec<f32>,
     features: usize,
+}
+
+/// An encoded state, taken apart without knowledge of its model.
+struct Parts<'a> {
+    features: usize,
+    /// Offset, records seen, time, smoothed level.
+    numbers: &'a [[u8; 8]],
+    blame: &'a [u8],
+    ring: &'a [u8],
+    incident: Tracker,
+}
+
+impl<'a> Parts<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Parts<'a>, StateError> {
+        const HEAD: usize = 1 + 2 * 4 + 4 * 8;
+        let short = |expected| StateError::Length { expected, found: bytes.len() };
+        match bytes.first() {
+            Some(&VERSION) => {}
+            None => return Err(short(HEAD)),
+            Some(&found) => return Err(StateError::Version { found }),
+        }
+        let (head, rest) = bytes.split_at_checked(HEAD).ok_or(short(HEAD))?;
+        let (sizes, numbers) = head[1..].split_at(2 * 4);
+        let mut sizes = sizes.as_chunks::<4>().0.iter().map(|size| u64::from(u32::from_le_bytes(*size)));
+        let mut size = || sizes.next().unwrap_or_default();
+        let (features, window) = (size(), size());
+        // Neither overflows: both are of 32 bits.
+        let lengths = [features * 4, (features * window).saturating_mul(4)];
+        let [blame, ring] = lengths.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let (blame, rest) = rest.split_at_checked(blame).ok_or(short(HEAD.saturating_add(blame)))?;
+        let (ring, incident) = rest.split_at_checked(ring).ok_or(short(HEAD.saturating_add(ring)))?;
+        let incident = Tracker::decode(incident, features as usize).ok_or(StateError::Incident)?;
+        Ok(Parts { features: features as usize, numbers: numbers.as_chunks().0, blame, ring, incident })
+    }
 }
 
 impl SeriesState {
@@ -102,9 +136,12 @@ impl SeriesState {
         self.last
     }
 
-    /// Appends the state: version, offset, records seen, time, smoothed level, blame, window, incident; numbers in little endian.
+    /// Appends the state: version, features, length of the window, offset, records seen, time, smoothed level, blame, window, incident;
+    /// numbers in little endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
+        out.extend((self.features as u32).to_le_bytes());
+        out.extend(((self.ring.len() / self.features) as u32).to_le_bytes());
         out.extend(self.last.0.to_le_bytes());
         out.extend(self.seen.to_le_bytes());
         out.extend(self.time.0.to_le_bytes());
@@ -116,17 +153,13 @@ impl SeriesState {
     /// Reads what `encode` wrote, from anywhere.
     pub fn decode(bytes: &[u8], model: &Model) -> Result<Self, StateError> {
         let mut state = Self::new(model);
-        let expected = 1 + 4 * 8 + 4 * (state.blame.len() + state.ring.len());
-        match bytes.first() {
-            Some(&VERSION) if bytes.len() > expected => {}
-            None | Some(&VERSION) => return Err(StateError::Length { expected, found: bytes.len() }),
-            Some(&found) => return Err(StateError::Version { found }),
+        let Parts { features, numbers, blame, ring, incident } = Parts::of(bytes)?;
+        if (features, ring.len()) != (state.features, 4 * state.ring.len()) {
+            let expected = 4 * (state.blame.len() + state.ring.len());
+            return Err(StateError::Length { expected, found: 4 * features + ring.len() });
         }
-        let (bytes, incident) = bytes.split_at(expected);
-        state.incident = Tracker::decode(incident, state.features).ok_or(StateError::Incident)?;
-        let (numbers, values) = bytes[1..].split_at(4 * 8);
-        let (blame, ring) = values.split_at(4 * state.blame.len());
-        let mut numbers = numbers.as_chunks::<8>().0.iter();
+        state.incident = incident;
+        let mut numbers = numbers.iter();
         let mut next = || numbers.next().copied().unwrap_or_default();
         state.last = Offset(i64::from_le_bytes(next()));
         state.seen = u64::from_le_bytes(next());
@@ -150,6 +183,13 @@ impl SeriesState {
             }
         }
         Ok(state)
+    }
+
+    /// Offset of the last record, and the incident that is open in what `encode` wrote, with whatever model. None if there is none.
+    pub fn open_in(bytes: &[u8]) -> Option<(Offset, Incident)> {
+        let Parts { numbers, incident, .. } = Parts::of(bytes).ok()?;
+        let last = Offset(i64::from_le_bytes(*numbers.first()?));
+        Some((last, incident.open()?.clone()))
     }
 
     /// Event time of the last record.

@@ -3,7 +3,7 @@
 //! A rebalance is not acted on inside librdkafka's callback. The callback only notes it; `poll` hands it to the worker,
 //! which settles its open transaction first and then calls [`Input::accept`] or [`Input::release`]. librdkafka waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::client;
+use super::ends::{self, go_on};
 use super::error::{COMMIT, Context, Error, Result};
 use super::message::Message;
 use super::settings::KafkaSettings;
@@ -148,7 +149,7 @@ pub struct Input {
     /// This member, in the generation of the partitions it was last given. With a later one a commit could be taken for partitions
     /// that are somebody else's by then.
     group: Option<Arc<ConsumerGroupMetadata>>,
-    /// Where each assigned partition starts as long as nothing is committed for it.
+    /// Where each assigned partition starts as long as no more is committed for it.
     starts: HashMap<PartitionId, NextOffset>,
     trouble: Option<(RDKafkaErrorCode, Instant)>,
 }
@@ -200,33 +201,58 @@ impl Input {
         }
     }
 
-    /// Takes the partitions, each from its committed offset or else from where `start` says; reading begins where `resume` says,
-    /// not later than that. Asks `alive` between requests, of which there are some for each partition, and fails when that says no.
-    /// Call again after an error.
-    pub fn accept(
-        &mut self,
-        partitions: &Partitions,
-        alive: &dyn Fn() -> bool,
-        start: &dyn Fn(PartitionId) -> StartAt,
-        resume: &mut dyn FnMut(&Assigned) -> Result<NextOffset>,
-    ) -> Result<Vec<Assigned>> {
-        self.refresh()?;
-        let mut taken = Vec::new();
-        for (partition, committed) in self.committed(partitions.ids())? {
-            go_on(alive)?;
-            let assigned = self.resolve(partition, committed, alive, start)?;
-            self.starts.insert(partition, assigned.from);
-            taken.push(assigned);
+    /// Answers an assignment: reading begins where `begins` says, and anywhere where it says nothing; then [`Input::resume`] is due.
+    pub fn accept(&mut self, partitions: &Partitions, begins: &BTreeMap<PartitionId, NextOffset>) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions.ids() {
+            let begin = begins.get(&partition).map_or(KafkaOffset::Beginning, |next| KafkaOffset::Offset(next.0));
+            list.add_partition_offset(&self.topic, partition.0, begin).action("name an offset")?;
         }
-        let begins = taken.iter().map(|a| Ok((a.partition, resume(a)?))).collect::<Result<Vec<_>>>()?;
-        let list = self.list(begins.into_iter())?;
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
             _ => self.consumer.assign(&list),
         }
         .action("take the assigned partitions")?;
         self.asked = false;
-        Ok(taken)
+        Ok(())
+    }
+
+    /// Where the group stands in each of these partitions: at its committed offset, or else where `start` says. Asks `alive` between
+    /// requests, and fails when that says no.
+    pub fn look_up(
+        &mut self,
+        ids: &[PartitionId],
+        alive: &dyn Fn() -> bool,
+        start: &dyn Fn(PartitionId) -> StartAt,
+    ) -> Result<Vec<Assigned>> {
+        let ends = ends::ends(&*self.consumer, &self.topic, ids, self.request_timeout, alive)?;
+        go_on(alive)?;
+        let mut found = Vec::new();
+        for (partition, committed) in self.committed(ids)? {
+            let (low, high) = ends.get(&partition).copied().unwrap_or_default();
+            // What is lost is lost once, though nothing is committed yet.
+            let wanted = match (committed, self.starts.get(&partition)) {
+                (Some(committed), start) => start.map_or(committed, |&start| committed.max(start)),
+                (None, Some(&start)) => start,
+                (None, None) => self.first(partition, start(partition), (low, high), alive)?,
+            };
+            let assigned = bounded(partition, wanted, (low, high));
+            self.starts.insert(partition, assigned.from);
+            found.push(assigned);
+        }
+        Ok(found)
+    }
+
+    /// Of these partitions, those that have a leader, both of the input and of `state`. Renews what librdkafka knows of the input: what a
+    /// broker said while it was starting, that there are no such partitions, would otherwise count for minutes
+    /// (`topic.metadata.refresh.interval.ms`).
+    pub fn led(&self, ids: &[PartitionId], state: &str) -> Result<Vec<PartitionId>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let input = ends::led(&*self.consumer, &self.topic, self.request_timeout)?;
+        let state = ends::led(&*self.consumer, state, self.request_timeout)?;
+        Ok(ids.iter().copied().filter(|p| input.contains(p) && state.contains(p)).collect())
     }
 
     /// Gives the partitions back.
@@ -245,35 +271,16 @@ impl Input {
         self.consumer.assignment_lost()
     }
 
-    /// Goes back to the committed offset of every assigned partition, or to where `resume` says, not later than that. Asks `alive`
-    /// between requests.
-    pub fn rewind(
-        &mut self,
-        alive: &dyn Fn() -> bool,
-        resume: &mut dyn FnMut(&Assigned) -> Result<NextOffset>,
-    ) -> Result<()> {
-        let held = self.consumer.assignment().action("list the assigned partitions")?;
-        let ids: Vec<PartitionId> = held.elements().iter().map(|e| PartitionId(e.partition())).collect();
-        if !ids.is_empty() {
-            self.refresh()?;
-        }
-        let mut back = Vec::new();
-        for (partition, committed) in self.committed(ids)? {
-            go_on(alive)?;
-            let from = committed.or(self.starts.get(&partition).copied()).unwrap_or(NextOffset(0));
-            let assigned = self.bounded(partition, from, self.ends(partition)?);
-            back.push((partition, resume(&assigned)?));
-        }
-        if back.is_empty() {
+    /// Reading goes on there, of partitions that were accepted. Waits for at most the request timeout.
+    pub fn resume(&mut self, begins: &BTreeMap<PartitionId, NextOffset>) -> Result<()> {
+        if begins.is_empty() {
             return Ok(());
         }
-        go_on(alive)?;
-        let list = self.list(back.into_iter())?;
+        let list = self.list(begins.iter().map(|(&p, &n)| (p, n)))?;
         // Not a new `assign`: with a rebalance under way, librdkafka would take that for its answer.
-        let sought =
-            self.consumer.seek_partitions(list, self.request_timeout).action("rewind to the committed offsets")?;
+        let sought = self.consumer.seek_partitions(list, self.request_timeout).action("go to an offset")?;
         for e in sought.elements() {
-            e.error().action("rewind a partition to its committed offset")?;
+            e.error().action("go to an offset of a partition")?;
         }
         Ok(())
     }
@@ -334,15 +341,14 @@ impl Input {
         });
     }
 
-    fn committed(&self, ids: Vec<PartitionId>) -> Result<Vec<(PartitionId, Option<NextOffset>)>> {
+    fn committed(&self, ids: &[PartitionId]) -> Result<Vec<(PartitionId, Option<NextOffset>)>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut list = TopicPartitionList::new();
-        for id in ids {
-            list.add_partition(&self.topic, id.0);
-        }
-        let list = self.consumer.committed_offsets(list, self.request_timeout).action("fetch the committed offsets")?;
+        let list = self
+            .consumer
+            .committed_offsets(self.named(ids), self.request_timeout)
+            .action("fetch the committed offsets")?;
         let mut found = Vec::new();
         for e in list.elements() {
             e.error().action("fetch the committed offset of a partition")?;
@@ -355,57 +361,42 @@ impl Input {
         Ok(found)
     }
 
-    fn resolve(
+    fn named(&self, ids: &[PartitionId]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for id in ids {
+            list.add_partition(&self.topic, id.0);
+        }
+        list
+    }
+
+    /// Where the group starts in a partition.
+    fn first(
         &self,
         partition: PartitionId,
-        committed: Option<NextOffset>,
+        start: StartAt,
+        (low, high): (i64, i64),
         alive: &dyn Fn() -> bool,
-        start: &dyn Fn(PartitionId) -> StartAt,
-    ) -> Result<Assigned> {
-        let (low, high) = self.ends(partition)?;
-        let wanted = match (committed, start(partition)) {
-            (Some(c), _) => c.0,
-            (None, StartAt::Offset(o)) => o.0,
-            (None, StartAt::Earliest) => low,
-            (None, StartAt::Latest) => {
+    ) -> Result<NextOffset> {
+        match start {
+            StartAt::Offset(offset) => Ok(offset),
+            StartAt::Earliest => Ok(NextOffset(low)),
+            StartAt::Latest => {
                 // Settle it now: a crash before the first commit must not move the start past records that arrive until then.
                 let list = self.list(std::iter::once((partition, NextOffset(high))))?;
                 go_on(alive)?;
                 self.commit(list, self.request_timeout)?;
-                high
+                Ok(NextOffset(high))
             }
-        };
-        Ok(self.bounded(partition, NextOffset(wanted), (low, high)))
-    }
-
-    /// Renews what librdkafka knows of the topic. What a broker said while it was starting, that there are no such partitions, would
-    /// otherwise count for minutes (`topic.metadata.refresh.interval.ms`).
-    fn refresh(&self) -> Result<()> {
-        self.consumer
-            .fetch_metadata(Some(&self.topic), self.request_timeout)
-            .action("ask Kafka for the input topic")?;
-        Ok(())
-    }
-
-    /// First and next offset of a partition.
-    fn ends(&self, partition: PartitionId) -> Result<(i64, i64)> {
-        self.consumer
-            .fetch_watermarks(&self.topic, partition.0, self.request_timeout)
-            .action("fetch the ends of a partition")
-    }
-
-    /// The partition from `wanted`, as far as the log goes.
-    fn bounded(&self, partition: PartitionId, wanted: NextOffset, (low, high): (i64, i64)) -> Assigned {
-        let lost_to_retention = low.saturating_sub(wanted.0).max(0) as u64;
-        let cut_off = wanted.0.saturating_sub(high).max(0) as u64;
-        let from = NextOffset(wanted.0.clamp(low, high.max(low)));
-        Assigned { partition, from, oldest: NextOffset(low), lost_to_retention, cut_off }
+        }
     }
 }
 
-/// An error if there is no need to go on.
-fn go_on(alive: &dyn Fn() -> bool) -> Result<()> {
-    if alive() { Ok(()) } else { Err(Error::Timeout { action: "go on, asked to stop", after: Duration::ZERO }) }
+/// The partition from `wanted`, as far as the log goes.
+fn bounded(partition: PartitionId, wanted: NextOffset, (low, high): (i64, i64)) -> Assigned {
+    let lost_to_retention = low.saturating_sub(wanted.0).max(0) as u64;
+    let cut_off = wanted.0.saturating_sub(high).max(0) as u64;
+    let from = NextOffset(wanted.0.clamp(low, high.max(low)));
+    Assigned { partition, from, oldest: NextOffset(low), lost_to_retention, cut_off }
 }
 
 /// Errors that librdkafka mends by itself are logged, seldom; the others are the worker's.

@@ -26,8 +26,8 @@ pub enum Error {
         "write to Kafka: {failed} of {sent} messages were not delivered, the first, to topic `{topic}`, because: {first}"
     )]
     Delivery { failed: u64, sent: u64, first: RDKafkaErrorCode, topic: String },
-    /// What is stored of a partition may be more than can be seen yet.
-    #[error("read the state of partition {partition}: a transaction is open there, {why}")]
+    /// What is stored of a partition may be more than can be seen yet, or be of use soon.
+    #[error("read the state of partition {partition}: {why}")]
     Unsettled { partition: PartitionId, why: String },
     /// A topic that must exist does not.
     #[error("find topic `{topic}`: it does not exist, create it or run `residua check --connect --create-topics`")]

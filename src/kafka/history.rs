@@ -10,6 +10,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::Closing;
 use super::client::{self, Quiet};
+use super::ends;
 use super::error::{Context, Error, Result};
 use super::message::raw;
 use super::settings::KafkaSettings;
@@ -169,18 +170,8 @@ impl HistoryReader {
         if partitions.is_empty() {
             return Err(Error::MissingTopic { topic: self.topic.clone() });
         }
-        let mut ends = BTreeMap::new();
-        for p in partitions {
-            if !wanted() {
-                return Err(Error::Timeout { action: "read history", after: Duration::ZERO });
-            }
-            let (low, high) = self
-                .consumer
-                .fetch_watermarks(&self.topic, p.id(), call_timeout)
-                .action("fetch the ends of a partition")?;
-            ends.insert(PartitionId(p.id()), (low, high.max(low)));
-        }
-        Ok(ends)
+        let partitions: Vec<_> = partitions.iter().map(|p| PartitionId(p.id())).collect();
+        ends::ends(&self.consumer, &self.topic, &partitions, call_timeout, wanted)
     }
 
     /// The first offset of each partition at or after `since_ms`.

@@ -4,6 +4,7 @@ mod admin;
 mod client;
 mod consumer;
 mod embedded;
+mod ends;
 mod error;
 mod history;
 mod lane;

@@ -12,6 +12,7 @@ use super::Closing;
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
 use super::settings::KafkaSettings;
+use crate::record::Offset;
 
 /// Longest single wait inside `latest`.
 const POLL: Duration = Duration::from_millis(500);
@@ -68,6 +69,14 @@ impl TopicReader {
             }
         }
         Err(Error::Timeout { action: "read a topic to its end", after: timeout })
+    }
+
+    /// Offset of the last record that was read, of a topic of one partition.
+    pub fn last(&self) -> Option<Offset> {
+        match self.next.get() {
+            KafkaOffset::Offset(next) => Some(Offset(next - 1)),
+            _ => None,
+        }
     }
 
     /// The value of the next record, waiting for at most `timeout`.

@@ -1,6 +1,6 @@
 //! The state topic: compacted, one partition per partition of the input. A key is a series, or the marker of the partition.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,6 +10,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::Closing;
 use super::client::{self, Quiet};
+use super::ends::{go_on, next_offsets};
 use super::error::{Context, Error, Result};
 use super::message::Outgoing;
 use super::producer::Output;
@@ -57,41 +58,34 @@ pub fn read_state(
     let complete = complete(&consumer, settings, partitions, alive)?;
     consumer.assign(&list).action("read the state")?;
     let mut stored = read_to_end(&consumer, settings.request_timeout, partitions.to_vec(), alive);
-    for (&partition, complete) in partitions.iter().zip(complete) {
+    for &partition in partitions {
         if let Ok(stored) = &mut stored {
-            stored.entry(partition).or_default().complete = complete;
+            stored.entry(partition).or_default().complete = complete.contains(&partition);
         }
     }
     drop(consumer); // before the next sign of life, as it may take a while
     stored
 }
 
-/// Whether committed records reach up to the last one, by partition.
+/// Of these partitions, those in which committed records reach up to the last one.
 fn complete(
     committed: &BaseConsumer<Quiet>,
     settings: &KafkaSettings,
     partitions: &[PartitionId],
     alive: &dyn Fn() -> bool,
-) -> Result<Vec<bool>> {
+) -> Result<BTreeSet<PartitionId>> {
     let mut config = client::reader(settings);
     config.set("isolation.level", "read_uncommitted");
     let all: BaseConsumer<Quiet> =
         config.create_with_context(Quiet).map_err(|cause| Error::Client { role: "state reader", cause })?;
     let all = Closing::new("state reader", all);
-    let mut complete = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        if !alive() {
-            return Err(Error::Timeout { action: "read the state", after: Duration::ZERO });
-        }
-        let end = |consumer: &BaseConsumer<Quiet>| {
-            let timeout = settings.request_timeout.min(CALL_MAX);
-            consumer.fetch_watermarks(&settings.state, partition.0, timeout).action("fetch the end of the state")
-        };
-        // In this order: what is written in between may only be taken for open.
-        let (_, committed) = end(committed)?;
-        complete.push(committed >= end(&all)?.1);
-    }
-    Ok(complete)
+    let timeout = settings.request_timeout.min(CALL_MAX);
+    // In this order: what is written in between may only be taken for open.
+    go_on(alive)?;
+    let committed = next_offsets(committed, &settings.state, partitions, timeout)?;
+    go_on(alive)?;
+    let all = next_offsets(&all, &settings.state, partitions, timeout)?;
+    Ok(committed.into_iter().filter(|(p, end)| all.get(p).is_some_and(|all| end >= all)).map(|(p, _)| p).collect())
 }
 
 fn read_to_end(

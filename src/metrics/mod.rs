@@ -136,6 +136,7 @@ pub struct Metrics {
     anomalies: IntCounterVec,
     incidents: IntCounterVec,
     open_incidents: IntGaugeVec,
+    astray: IntGaugeVec,
     restores: IntCounterVec,
     unreadable: IntCounter,
     scores: Histogram,
@@ -267,6 +268,10 @@ impl Metrics {
             commits: ["committed", "aborted", "unknown"].map(|end| commits.with_label_values(&[end])),
             lag: per_worker("residua_lag_records", "Records in the assigned partitions that were not yet read.")?,
             partitions: per_worker("residua_assigned_partitions", "Partitions of the input assigned to a worker.")?,
+            astray: per_worker(
+                "residua_waiting_partitions",
+                "Assigned partitions that are not read: they have no leader, or their place is yet to be found.",
+            )?,
             rebalances: counter("residua_rebalances_total", "Times partitions were assigned or revoked.")?,
             lost_to_retention: counter(
                 "residua_records_lost_to_retention_total",
@@ -387,6 +392,10 @@ impl Metrics {
 
     pub fn series(&self, worker: &str, count: usize) {
         self.series.with_label_values(&[worker]).set(count as i64);
+    }
+
+    pub fn astray(&self, worker: &str, partitions: usize) {
+        self.astray.with_label_values(&[worker]).set(partitions as i64);
     }
 
     pub fn open_incidents(&self, worker: &str, count: usize) {

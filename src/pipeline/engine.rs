@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::batch::{Batch, Entry};
+use super::{Edition, InForce};
 use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, Told, Verdict};
 use crate::incident::{Event, IncidentSettings};
 use crate::kafka::{self, Assigned, DeadLetterForm, KafkaSettings, Message, Outgoing, Output, Stored};
@@ -15,6 +16,7 @@ use crate::record::{Alert, Decoder, InputSettings, NextOffset, Offset, Partition
 /// Decoder and detector for one model, and the batch between them.
 pub struct Engine {
     model: Arc<Model>,
+    edition: Edition,
     decoder: Decoder,
     detector: Detector,
     values: Vec<f64>,
@@ -22,6 +24,14 @@ pub struct Engine {
     verdicts: Vec<Verdict>,
     wire: Vec<u8>,
     dead_letters: DeadLetterForm,
+    left_open: Vec<LeftOpen>,
+}
+
+/// An incident that was open in stored state which is of no use: it ends unseen.
+struct LeftOpen {
+    told: Told,
+    /// The fingerprint of the model that it was found with.
+    model: String,
 }
 
 /// A topic that takes no dead letter with as little of the message as this takes none at all.
@@ -40,22 +50,25 @@ struct ScoreLine<'a> {
 
 impl Engine {
     pub fn new(
-        model: Arc<Model>,
+        in_force: &InForce,
         input: &InputSettings,
         detector: &DetectorSettings,
         series: &SeriesSettings,
         incidents: &IncidentSettings,
         kafka: &KafkaSettings,
     ) -> Result<Engine, SchemaError> {
+        let InForce { model, edition, .. } = in_force.clone();
         Ok(Engine {
             decoder: Decoder::new(input, model.schema())?,
             detector: Detector::new(Arc::clone(&model), detector, series, incidents),
             values: vec![0.0; model.schema().len()],
             model,
+            edition,
             batch: Batch::default(),
             verdicts: Vec::new(),
             wire: Vec::new(),
             dead_letters: DeadLetterForm { max_bytes: kafka.dead_letter_max_bytes, stamped: true },
+            left_open: Vec::new(),
         })
     }
 
@@ -108,27 +121,39 @@ impl Engine {
         });
         match failed {
             Some(error) => Err(error),
-            None => output.send_marker(kafka, partition, &marker),
+            None => output.send_marker(kafka, partition, &self.framed(&marker)),
         }
     }
 
+    /// A marker as it is stored: the edition of the model comes first.
+    fn framed(&self, marker: &[u8]) -> Vec<u8> {
+        [&self.edition.0.to_le_bytes(), marker].concat()
+    }
+
     /// Takes up what is stored of a partition. Returns where reading must begin for the state to be whole at `assigned.from`; none
-    /// where nothing of use is stored, and all series begin anew.
+    /// where nothing of use is stored, and all series begin anew; incidents that were open there end then. `seen`: the last model of
+    /// the models topic that this process has looked at.
     ///
     /// # Errors
-    /// Nothing of use can be seen, but there may be more.
+    /// Nothing of use can be seen, but there may be more, or it is of a model that is yet to be read.
     pub fn restore(
         &mut self,
         assigned: &Assigned,
         stored: Option<&Stored>,
+        seen: Edition,
         metrics: &Metrics,
     ) -> kafka::Result<Option<NextOffset>> {
         let Assigned { partition, from, oldest, .. } = *assigned;
         self.detector.forget_partition(partition);
+        self.left_open.retain(|left| left.told.partition != partition);
         let nothing = Stored { complete: true, ..Stored::default() };
         let Stored { marker, series, complete } = stored.unwrap_or(&nothing);
         let series = series.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        let restored = marker.as_ref().map(|marker| self.detector.restore(partition, marker, series, from));
+        let (edition, marker) = match marker.as_deref().and_then(<[u8]>::split_first_chunk) {
+            Some((edition, marker)) => (Edition(i64::from_le_bytes(*edition)), Some(marker)),
+            None => (Edition::NONE, marker.as_deref()),
+        };
+        let restored = marker.map(|marker| self.detector.restore(partition, marker, series.clone(), from));
         let why = match restored {
             Some(Ok((next, unreadable))) if oldest <= next && next <= from => {
                 if unreadable > 0 {
@@ -146,7 +171,14 @@ impl Engine {
         };
         self.detector.forget_partition(partition);
         if !complete {
-            return Err(kafka::Error::Unsettled { partition, why });
+            return Err(kafka::Error::Unsettled { partition, why: format!("a transaction is open there; {why}") });
+        }
+        if edition > seen {
+            return Err(kafka::Error::Unsettled { partition, why: format!("it is of a newer model; {why}") });
+        }
+        if let Some(marker) = marker {
+            let (model, told) = Detector::left_open(partition, marker, series);
+            self.left_open.extend(told.into_iter().map(|told| LeftOpen { told, model: model.clone() }));
         }
         metrics.restored(if marker.is_some() { Restore::Discarded } else { Restore::None }, 0);
         if marker.is_some() {
@@ -221,12 +253,17 @@ impl Engine {
 
     /// Sends what happened to incidents.
     fn tell(&mut self, kafka: &KafkaSettings, output: &mut Output, outcomes: &mut Outcomes) -> kafka::Result<()> {
-        for told in self.detector.told() {
+        let (model, names) = (self.model.fingerprint(), self.detector.names());
+        let left = self.left_open.iter().map(|LeftOpen { told, model: found }| {
+            // Of another model, nobody knows what its features were called.
+            (told, found.as_str(), if found == model { names } else { &[] })
+        });
+        for (told, model, names) in left.chain(self.detector.told().iter().map(|told| (told, model, names))) {
             if told.index.is_some_and(|index| self.batch.get(index).silent) {
                 continue;
             }
             outcomes.add_incident(told.change.name());
-            incident(&self.model, self.detector.names(), told, kafka, &mut self.wire);
+            incident(model, names, told, kafka, &mut self.wire);
             output.send(Outgoing {
                 topic: &kafka.incidents,
                 key: Some(told.series.as_bytes()),
@@ -234,13 +271,20 @@ impl Engine {
                 ..Outgoing::default()
             })?;
         }
+        self.left_open.clear();
         Ok(())
+    }
+
+    /// Whether incidents have ended with no record, and are yet to be told.
+    pub fn has_left_open(&self) -> bool {
+        !self.left_open.is_empty()
     }
 
     /// Forgets the batch and the state of every series: what was observed is going to be read again.
     pub fn forget(&mut self) {
         self.batch.clear();
         self.verdicts.clear();
+        self.left_open.clear();
         self.detector.forget();
     }
 
@@ -309,17 +353,9 @@ fn alert(
 }
 
 /// Writes what happened to an incident into `wire`.
-fn incident(model: &Model, names: &[String], told: &Told, kafka: &KafkaSettings, wire: &mut Vec<u8>) {
+fn incident(model: &str, names: &[String], told: &Told, kafka: &KafkaSettings, wire: &mut Vec<u8>) {
     let Told { partition, series, change, incident, .. } = told;
-    let event = Event {
-        change: *change,
-        incident,
-        topic: &kafka.input,
-        partition: *partition,
-        series,
-        model: model.fingerprint(),
-        names,
-    };
+    let event = Event { change: *change, incident, topic: &kafka.input, partition: *partition, series, model, names };
     wire.clear();
     event.write(wire);
 }
@@ -330,4 +366,60 @@ fn score_line(entry: &Entry<'_>, kafka: &KafkaSettings, score: Option<f64>, flag
     let line = ScoreLine { id: &id, time: entry.time.to_string(), series: entry.series, score, flagged };
     // Writing finite numbers and strings into memory cannot fail.
     let _ = serde_json::to_writer(&mut *wire, &line);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::model::testing::{plane, table};
+    use crate::model::{ModelSettings, TrainingSource};
+
+    fn engine(seed: u64, edition: Edition) -> Engine {
+        let source = TrainingSource::File { name: "test".to_owned(), rows: 300 };
+        let settings = ModelSettings { steps: 5, ..Default::default() };
+        let model =
+            Model::fit(&table(2, plane(seed, 300, 2, 1)), &settings, source, &mut |_, _| ControlFlow::Continue(()));
+        let in_force = InForce { model: Arc::new(model.unwrap()), edition, version: 1 };
+        let (input, detector) = (InputSettings::default(), DetectorSettings::default());
+        let (series, incidents) = (SeriesSettings::default(), IncidentSettings::default());
+        Engine::new(&in_force, &input, &detector, &series, &incidents, &KafkaSettings::default()).unwrap()
+    }
+
+    /// State that an engine stored at offset 40, taken up by another one.
+    fn restore(
+        stored: &mut Engine,
+        by: &mut Engine,
+        complete: bool,
+        seen: Edition,
+    ) -> kafka::Result<Option<NextOffset>> {
+        let marker = stored.detector.checkpoint(PartitionId(0), NextOffset(40), |_, _| {});
+        let marker = Some(stored.framed(&marker));
+        let stored = Stored { marker, series: Default::default(), complete };
+        let assigned = Assigned {
+            partition: PartitionId(0),
+            from: NextOffset(50),
+            oldest: NextOffset(0),
+            lost_to_retention: 0,
+            cut_off: 0,
+        };
+        by.restore(&assigned, Some(&stored), seen, &Metrics::new("0", &[], &[]).unwrap())
+    }
+
+    #[test]
+    fn state_of_a_model_that_is_yet_to_be_read_is_waited_for_and_of_an_older_one_is_not() {
+        let (mut older, mut newer) = (engine(1, Edition(3)), engine(2, Edition(7)));
+        let waits = |result: kafka::Result<_>| matches!(result, Err(kafka::Error::Unsettled { .. }));
+        assert!(waits(restore(&mut newer, &mut older, true, Edition(3))));
+        assert_eq!(
+            restore(&mut newer, &mut older, true, Edition(7)).unwrap(),
+            None,
+            "it was read, and is of no use here"
+        );
+        assert_eq!(restore(&mut newer, &mut older, true, Edition::LAST).unwrap(), None);
+        assert_eq!(restore(&mut older, &mut newer, true, Edition(7)).unwrap(), None);
+        assert!(waits(restore(&mut older, &mut newer, false, Edition(7))), "a transaction is open");
+        assert_eq!(restore(&mut newer, &mut engine(2, Edition(7)), false, Edition(7)).unwrap(), Some(NextOffset(40)));
+    }
 }

@@ -11,6 +11,7 @@ mod progress;
 mod recovery;
 mod shared;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,13 +19,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use engine::Engine;
 use open::Open;
 use progress::Progress;
-pub use shared::{ModelSlot, Pulse, Stop};
+pub use shared::{Edition, InForce, ModelSlot, Pulse, Stop};
 
 use crate::detector::{DetectorSettings, Forgotten, SeriesSettings};
 use crate::incident::IncidentSettings;
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled};
 use crate::metrics::{CommitEnd, Metrics, Stage};
-use crate::model::Model;
 use crate::record::{InputSettings, PartitionId, SchemaError};
 
 /// Records judged in one forward pass at most.
@@ -90,14 +90,17 @@ struct Worker {
     input: Input,
     output: Output,
     engine: Engine,
-    model_version: u64,
+    in_force: InForce,
     open: Open,
     /// An assignment not taken over yet.
     arriving: Option<Partitions>,
     held: Vec<PartitionId>,
-    /// Whether reading must first go back to the last commit.
-    astray: bool,
-    /// Whether the output must be replaced before that.
+    /// Held partitions of which reading must first go back to the last commit, and since when. As long as they have no leader, the others
+    /// are read.
+    astray: BTreeMap<PartitionId, Instant>,
+    /// When to look for them again; none: at once.
+    look_again: Option<Instant>,
+    /// Whether the output must be replaced before anything is read.
     broken: bool,
     /// When something last failed, and when this member was last fenced.
     failed: Option<Instant>,
@@ -107,9 +110,8 @@ struct Worker {
 
 /// Works until asked to stop, then settles, leaves the group and returns. An error means that trying again cannot help.
 pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError> {
-    let model_version = shared.model.version();
-    let model = shared.model.get().ok_or(WorkerError::NoModel)?;
-    let engine = engine(model, &settings)?;
+    let in_force = shared.model.in_force().ok_or(WorkerError::NoModel)?;
+    let engine = engine(&in_force, &settings)?;
     let output = match connect(&settings, &shared) {
         Err(_) if shared.stop.requested() => return Ok(()),
         connected => connected?,
@@ -124,11 +126,12 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         input,
         output,
         engine,
-        model_version,
+        in_force,
         open,
         arriving: None,
         held,
-        astray: false,
+        astray: BTreeMap::new(),
+        look_again: None,
         broken: false,
         failed: None,
         fenced: None,
@@ -141,9 +144,9 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
     ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-fn engine(model: Arc<Model>, settings: &WorkerSettings) -> Result<Engine, SchemaError> {
+fn engine(in_force: &InForce, settings: &WorkerSettings) -> Result<Engine, SchemaError> {
     let WorkerSettings { kafka, input, detector, series, incident, .. } = settings;
-    Engine::new(model, input, detector, series, incident, kafka)
+    Engine::new(in_force, input, detector, series, incident, kafka)
 }
 
 /// Waits for a broker if need be; the pulse goes on meanwhile.
@@ -171,10 +174,19 @@ impl Worker {
     /// One record or one rebalance, and what is due after it.
     fn turn(&mut self) -> Result<(), WorkerError> {
         self.shared.pulse.turn();
-        self.take_over()?;
-        self.go_back()?;
+        if let Some(observed) = self.input.take_observed() {
+            self.shared.pulse.answered(observed.answers);
+            self.shared.metrics.lag(&self.label, observed.lag);
+        }
+        if !self.broken || self.replace_output()? {
+            self.take_over()?;
+            self.go_back()?;
+        }
+        if self.engine.has_left_open() {
+            self.open.begin(&mut self.output)?;
+        }
         match self.input.poll(self.open.wait(self.settings.kafka.commit_interval))? {
-            Polled::Record(_) if self.astray => {}
+            Polled::Record(message) if self.broken || self.astray.contains_key(&message.partition()) => {}
             Polled::Record(message) => {
                 let raw = message.raw();
                 if self.progress.replays(raw.position) {
@@ -258,18 +270,25 @@ impl Worker {
         Ok(())
     }
 
+    fn newer_model(&self) -> Option<InForce> {
+        (self.shared.model.version() != self.in_force.version).then(|| self.shared.model.in_force()).flatten()
+    }
+
+    fn use_model(&mut self, newer: InForce) -> Result<(), SchemaError> {
+        self.engine = engine(&newer, &self.settings)?;
+        self.in_force = newer;
+        Ok(())
+    }
+
     /// After a commit: a newer model, librdkafka's report.
     fn look_around(&mut self) -> Result<(), WorkerError> {
-        let version = self.shared.model.version();
         // A replay never spans two models.
-        if version != self.model_version
-            && self.progress.replay.is_empty()
-            && let Some(model) = self.shared.model.get()
+        if self.progress.replay.is_empty()
+            && let Some(newer) = self.newer_model()
         {
             self.open.begin(&mut self.output)?;
             self.engine.close_incidents(&self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
-            self.engine = engine(model, &self.settings)?;
-            self.model_version = version;
+            self.use_model(newer)?;
             // Before any record is judged by it: from here on the series begin anew, also after a crash.
             self.progress.marked.clear();
             self.commit(Checkpoint::Now)?;

@@ -1,10 +1,17 @@
 //! Partitions come and go: taking them over where their last owner committed, and giving them back settled.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use super::progress::Progress;
-use super::{Checkpoint, LEAVE_TIMEOUT, RETRY_PAUSE, Worker, WorkerError};
-use crate::kafka::{self, Input, KafkaSettings, Partitions, Remedy, Start, StartAt};
+use super::{Checkpoint, Edition, LEAVE_TIMEOUT, Worker, WorkerError};
+use crate::kafka::{self, Assigned, Input, KafkaSettings, Partitions, Remedy, Start, StartAt};
+use crate::metrics::Metrics;
 use crate::model::TrainingSource;
-use crate::record::PartitionId;
+use crate::record::{NextOffset, PartitionId};
+
+/// How long to wait for a model that stored state is of, before the state counts as that of a model which is gone.
+const MODEL_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Worker {
     /// Notes an assignment. Partitions held or announced before, and never revoked, are no longer this worker's.
@@ -12,6 +19,7 @@ impl Worker {
         if self.arriving.is_some() || !self.held.is_empty() {
             self.give_up()?;
             self.held.clear();
+            self.astray.clear();
             self.progress = Progress::new();
             self.note_assignment(false);
         }
@@ -19,53 +27,56 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes over an assignment. What Kafka does not answer now is asked again at the next turn.
-    pub(super) fn take_over(&mut self) -> kafka::Result<()> {
-        if let Some(observed) = self.input.take_observed() {
-            self.shared.pulse.answered(observed.answers);
-            self.shared.metrics.lag(&self.label, observed.lag);
+    /// Takes over an assignment. What Kafka does not answer now is asked again at the next turn; partitions of which it cannot be known
+    /// yet where to begin are found later, and do not keep the others waiting.
+    pub(super) fn take_over(&mut self) -> Result<(), WorkerError> {
+        let Some(partitions) = self.arriving.take() else { return Ok(()) };
+        let ids = partitions.ids();
+        // Nothing is held: nothing is judged by the old one.
+        if let Some(newer) = self.newer_model() {
+            self.use_model(newer)?;
         }
-        let Some(partitions) = &self.arriving else { return Ok(()) };
-        let Worker { shared, settings, engine, progress, .. } = self;
-        let (settings, model) = (&settings.kafka, shared.model.get());
-        let start = |p| start_at(settings, model.as_ref().map(|m| m.source()), p);
-        let wanted = || shared.wanted();
-        let accepted = kafka::read_state(settings, &partitions.ids(), &wanted).and_then(|stored| {
-            self.input.accept(partitions, &wanted, &start, &mut |assigned| {
-                let begin = engine.restore(assigned, stored.get(&assigned.partition), &shared.metrics)?;
-                Ok(progress.resume(assigned.partition, begin, assigned.from))
-            })
-        });
-        match accepted {
-            Ok(taken) => {
-                let lost: u64 = taken.iter().map(|t| t.lost_to_retention).sum();
-                if lost > 0 {
-                    tracing::error!(
-                        lost,
-                        "the input topic deleted records before they were read; their retention is shorter than the outage was"
-                    );
-                    self.shared.metrics.lost_to_retention(lost);
-                }
-                let cut_off: u64 = taken.iter().map(|t| t.cut_off).sum();
-                if cut_off > 0 {
-                    tracing::error!(
-                        cut_off,
-                        "the input topic ends before the committed offset: Kafka lost records that were read; going on at its end"
-                    );
-                }
-                self.held.extend(taken.iter().map(|t| t.partition));
-                tracing::info!(worker = self.label, partitions = ?taken.iter().map(|t| (t.partition.0, t.from.0)).collect::<Vec<_>>(), "partitions assigned");
-                self.arriving = None;
+        match self.find(&ids) {
+            Ok(begins) => {
+                self.input.accept(&partitions, &begins)?;
+                self.held.extend(&ids);
+                let later = ids.iter().filter(|p| !begins.contains_key(p));
+                self.astray.extend(later.map(|&p| (p, Instant::now())));
+                tracing::info!(worker = self.label, partitions = ?begins.iter().map(|(p, n)| (p.0, n.0)).collect::<Vec<_>>(), "partitions assigned");
+                self.warn_of_astray();
                 self.note_assignment(true);
             }
-            Err(e) if e.remedy() == Remedy::Stop => return Err(e),
-            Err(_) if shared.stop.requested() => {}
+            Err(e) if e.remedy() == Remedy::Stop => return Err(e.into()),
             Err(error) => {
-                tracing::warn!(%error, "cannot take over the assigned partitions yet");
-                std::thread::sleep(RETRY_PAUSE);
+                self.arriving = Some(partitions);
+                self.try_later(&error, "cannot take over the assigned partitions yet");
             }
         }
         Ok(())
+    }
+
+    /// Where to begin in each of these partitions, with the state of their series restored. Some may be missing: they have no leader, or
+    /// what is stored of them may be more than can be seen yet.
+    pub(super) fn find(&mut self, ids: &[PartitionId]) -> kafka::Result<BTreeMap<PartitionId, NextOffset>> {
+        let Worker { shared, settings, in_force, engine, progress, input, astray, .. } = self;
+        let (settings, metrics) = (&settings.kafka, &shared.metrics);
+        let wanted = || shared.wanted();
+        let ids = input.led(ids, &settings.state)?;
+        // In this order: a commit in between leaves a checkpoint that is too old, which a replay mends, and none that is too new.
+        let stored = kafka::read_state(settings, &ids, &wanted)?;
+        let assigned = input.look_up(&ids, &wanted, &|p| start_at(settings, in_force.model.source(), p))?;
+        note_losses(&assigned, metrics);
+        let mut begins = BTreeMap::new();
+        for assigned in &assigned {
+            let partition = assigned.partition;
+            let patient = astray.get(&partition).is_none_or(|since| since.elapsed() < MODEL_PATIENCE);
+            let models_seen = if patient { shared.model.seen() } else { Edition::LAST };
+            match engine.restore(assigned, stored.get(&partition), models_seen, metrics) {
+                Ok(begin) => drop(begins.insert(partition, progress.resume(partition, begin, assigned.from))),
+                Err(error) => tracing::warn!(%error, "cannot take up a partition yet"),
+            }
+        }
+        Ok(begins)
     }
 
     /// Settles and gives partitions back.
@@ -85,6 +96,7 @@ impl Worker {
         };
         let gone = partitions.ids();
         self.held.retain(|p| !gone.contains(p));
+        self.astray.retain(|p, _| !gone.contains(p));
         // Without cooperative rebalancing, all of them.
         self.engine.forget();
         self.progress = Progress::new();
@@ -104,6 +116,7 @@ impl Worker {
         self.shared.metrics.rebalanced(&self.label, self.held.len());
         self.shared.metrics.series(&self.label, self.engine.series_count());
         self.shared.metrics.open_incidents(&self.label, self.engine.open_incidents());
+        self.shared.metrics.astray(&self.label, self.astray.len());
         if self.held.is_empty() {
             self.shared.pulse.committed(); // whatever was left is somebody else's
         }
@@ -115,19 +128,37 @@ impl Worker {
         let fresh = Input::join(&self.settings.kafka, self.settings.index)?;
         std::mem::replace(&mut self.input, fresh).leave(LEAVE_TIMEOUT);
         self.held.clear();
+        self.astray.clear();
         self.progress = Progress::new();
         self.arriving = None;
-        // Nothing may be read before there is an output again.
-        self.astray = self.broken;
         self.note_assignment(false);
         Ok(())
     }
 }
 
+/// Counts what Kafka no longer has.
+fn note_losses(assigned: &[Assigned], metrics: &Metrics) {
+    let lost: u64 = assigned.iter().map(|a| a.lost_to_retention).sum();
+    if lost > 0 {
+        tracing::error!(
+            lost,
+            "the input topic deleted records before they were read; their retention is shorter than the outage was"
+        );
+        metrics.lost_to_retention(lost);
+    }
+    let cut_off: u64 = assigned.iter().map(|a| a.cut_off).sum();
+    if cut_off > 0 {
+        tracing::error!(
+            cut_off,
+            "the input topic ends before the committed offset: Kafka lost records that were read; going on at its end"
+        );
+    }
+}
+
 /// Just after what the model was trained on, if that was this topic; else as configured.
-fn start_at(settings: &KafkaSettings, trained_on: Option<&TrainingSource>, partition: PartitionId) -> StartAt {
+fn start_at(settings: &KafkaSettings, trained_on: &TrainingSource, partition: PartitionId) -> StartAt {
     match trained_on {
-        Some(TrainingSource::Topic { topic, ranges }) if *topic == settings.input => {
+        TrainingSource::Topic { topic, ranges } if *topic == settings.input => {
             // A partition that did not exist then is new: all of it.
             ranges.iter().find(|r| r.0 == partition).map_or(StartAt::Earliest, |r| StartAt::Offset(r.2))
         }

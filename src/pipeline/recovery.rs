@@ -7,6 +7,8 @@ use super::{RETRY_PAUSE, Worker, WorkerError, connect};
 use crate::kafka::{self, Remedy};
 use crate::metrics::CommitEnd;
 
+/// Pause between two looks for partitions that have no leader, while others have one.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long after trouble with Kafka its echo is expected.
 const SHADOW_TIME: Duration = Duration::from_secs(120);
 
@@ -65,7 +67,8 @@ impl Worker {
         self.progress = Progress::new();
         self.broken |= remedy == Remedy::Replace || self.output.abort().is_err();
         self.shared.pulse.turn();
-        self.astray = true;
+        self.astray = self.held.iter().map(|&p| (p, Instant::now())).collect();
+        self.look_again = None;
         // A commit that still waits in librdkafka would take on the member's next generation, and set offsets back.
         if error.is_out_of_range() || error.is_undecided_commit() {
             self.join_again()?;
@@ -101,31 +104,53 @@ impl Worker {
         }
     }
 
-    /// Goes back to the last commit, if that is due. As long as it fails, records are thrown away unread and rebalances answered.
+    /// Goes back to the last commit in partitions where that is due. As long as it fails, their records are thrown away unread.
     pub(super) fn go_back(&mut self) -> kafka::Result<()> {
-        if !self.astray {
+        if self.astray.is_empty() || self.look_again.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
-        if self.broken && !self.replace_output()? {
-            return Ok(());
-        }
-        let Worker { shared, settings, engine, progress, held, .. } = self;
-        let wanted = || shared.wanted();
-        let gone_back = kafka::read_state(&settings.kafka, held, &wanted).and_then(|stored| {
-            self.input.rewind(&wanted, &mut |assigned| {
-                let begin = engine.restore(assigned, stored.get(&assigned.partition), &shared.metrics)?;
-                Ok(progress.resume(assigned.partition, begin, assigned.from))
-            })
-        });
-        match gone_back {
-            Ok(()) => self.astray = false,
-            Err(error) if error.remedy() == Remedy::Stop => return Err(error),
-            Err(_) if shared.stop.requested() => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot go back to the last commit yet");
-                std::thread::sleep(RETRY_PAUSE);
+        self.look_again = None;
+        let ids: Vec<_> = self.astray.keys().copied().collect();
+        let found = self.find(&ids).and_then(|begins| self.input.resume(&begins).map(|()| begins));
+        match found {
+            Ok(begins) => {
+                let before = self.astray.len();
+                self.astray.retain(|p, _| !begins.contains_key(p));
+                if self.astray.is_empty() {
+                    tracing::info!(worker = self.label, partitions = before, "back at the last commit");
+                } else if self.astray.len() < before {
+                    self.warn_of_astray();
+                }
+                self.shared.metrics.astray(&self.label, self.astray.len());
+                self.pause_search();
             }
+            Err(error) if error.remedy() == Remedy::Stop => return Err(error),
+            Err(error) => self.try_later(&error, "cannot go back to the last commit yet"),
         }
         Ok(())
+    }
+
+    /// Says that something failed which is tried again, and lets some time pass.
+    pub(super) fn try_later(&mut self, error: &kafka::Error, what: &'static str) {
+        if !self.shared.stop.requested() {
+            tracing::warn!(%error, "{what}");
+            self.pause_search();
+        }
+    }
+
+    pub(super) fn warn_of_astray(&self) {
+        if !self.astray.is_empty() {
+            let partitions: Vec<_> = self.astray.keys().map(|p| p.0).collect();
+            tracing::warn!(worker = self.label, ?partitions, "these partitions wait, for a leader or for their state");
+        }
+    }
+
+    /// Before partitions are looked for again: where others are read, they are not kept waiting.
+    fn pause_search(&mut self) {
+        if self.held.len() == self.astray.len() {
+            std::thread::sleep(RETRY_PAUSE);
+        } else if !self.astray.is_empty() {
+            self.look_again = Some(Instant::now() + SEARCH_INTERVAL);
+        }
     }
 }

@@ -6,18 +6,55 @@ use std::time::{Duration, Instant};
 
 use crate::model::Model;
 
+/// Which model of the models topic it is: a later one has a larger number, its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edition(pub i64);
+
+impl Edition {
+    /// Of a model that is not from the topic.
+    pub const NONE: Edition = Edition(-1);
+    /// No model is later.
+    pub const LAST: Edition = Edition(i64::MAX);
+}
+
+/// A model, and how often one was put in force before.
+#[derive(Clone)]
+pub struct InForce {
+    pub model: Arc<Model>,
+    pub edition: Edition,
+    pub(super) version: u64,
+}
+
 /// The model in force. Workers look at the version at every turn and take a new model at their next commit.
-#[derive(Default)]
 pub struct ModelSlot {
     version: AtomicU64,
-    model: Mutex<Option<Arc<Model>>>,
+    in_force: Mutex<Option<InForce>>,
+    seen: AtomicI64,
+}
+
+impl Default for ModelSlot {
+    fn default() -> Self {
+        ModelSlot { version: AtomicU64::new(0), in_force: Mutex::default(), seen: AtomicI64::new(Edition::NONE.0) }
+    }
 }
 
 impl ModelSlot {
     /// Puts a model in force.
-    pub fn set(&self, model: Arc<Model>) {
-        *self.model.lock().unwrap_or_else(PoisonError::into_inner) = Some(model);
-        self.version.fetch_add(1, Ordering::Release);
+    pub fn set(&self, model: Arc<Model>, edition: Edition) {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.version() + 1;
+        *in_force = Some(InForce { model, edition, version });
+        self.version.store(version, Ordering::Release);
+        self.saw(edition);
+    }
+
+    /// The models topic was read up to this one, whether it was of use or not.
+    pub fn saw(&self, edition: Edition) {
+        self.seen.fetch_max(edition.0, Ordering::Relaxed);
+    }
+
+    pub fn seen(&self) -> Edition {
+        Edition(self.seen.load(Ordering::Relaxed))
     }
 
     /// Grows with every `set`; 0 as long as there is no model.
@@ -26,7 +63,11 @@ impl ModelSlot {
     }
 
     pub fn get(&self) -> Option<Arc<Model>> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.in_force().map(|f| f.model)
+    }
+
+    pub(super) fn in_force(&self) -> Option<InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

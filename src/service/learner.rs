@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
@@ -12,7 +12,7 @@ use super::progress::{Progress, Stage};
 use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
 use crate::model::{ARTIFACT_BYTES_MAX, FitError, Model, ModelSettings, TrainingSource};
-use crate::pipeline::{Pulse, Stop};
+use crate::pipeline::{Edition, Pulse, Stop};
 use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, Refusal, SchemaError, StandIn};
 
 /// Wait between two looks at a topic that has too few records.
@@ -53,11 +53,11 @@ pub fn load(path: &Path) -> anyhow::Result<Model> {
 
 impl Learner<'_> {
     /// The model to start with; none if asked to stop before there was one. `models` is read to its end.
-    pub fn obtain(&self, models: Option<&TopicReader>) -> anyhow::Result<Option<Arc<Model>>> {
+    pub fn obtain(&self, models: Option<&TopicReader>) -> anyhow::Result<Option<(Model, Edition)>> {
         let Some(models) = models else {
             let model = load(Path::new(&self.learning.model_file)).context("read learning.model_file")?;
             self.fits(&model).with_context(|| format!("use learning.model_file = {:?}", self.learning.model_file))?;
-            return Ok(Some(Arc::new(model)));
+            return Ok(Some((model, Edition::NONE)));
         };
         while self.wanted() {
             match self.learn(models) {
@@ -73,18 +73,18 @@ impl Learner<'_> {
         Ok(None)
     }
 
-    fn learn(&self, models: &TopicReader) -> anyhow::Result<Option<Arc<Model>>> {
+    fn learn(&self, models: &TopicReader) -> anyhow::Result<Option<(Model, Edition)>> {
         let mut patience = Duration::ZERO;
         while self.wanted() {
-            if let Some(model) = self.published(models, patience)? {
-                return Ok(Some(Arc::new(model)));
+            if let Some(found) = self.published(models, patience)? {
+                return Ok(Some(found));
             }
             let started = Instant::now();
             // First the claim, then a look, then the work: whoever claims last publishes, and nobody publishes twice.
             let publisher =
                 ModelPublisher::claim(self.kafka, &|| self.wanted()).context("claim the right to publish a model")?;
-            if let Some(model) = self.published(models, Duration::ZERO)? {
-                return Ok(Some(Arc::new(model)));
+            if let Some(found) = self.published(models, Duration::ZERO)? {
+                return Ok(Some(found));
             }
             let Some(model) = self.train()? else { return Ok(None) };
             let bytes = model.to_bytes().context("write the model")?;
@@ -96,7 +96,9 @@ impl Learner<'_> {
                         bytes = bytes.len(),
                         "model trained and published"
                     );
-                    return Ok(Some(Arc::new(model)));
+                    // Read back, so that it is known where it lies.
+                    let found = self.published(models, OTHERS_MODEL_TIMEOUT)?;
+                    return Ok(Some(found.unwrap_or((model, Edition::NONE))));
                 }
                 Err(e) if e.remedy() == Remedy::Stop => return Err(e).context("publish the model"),
                 // Training again would give no smaller one.
@@ -192,11 +194,11 @@ impl Learner<'_> {
     }
 
     /// The newest usable model in the topic, waiting for one for `patience`.
-    fn published(&self, models: &TopicReader, patience: Duration) -> anyhow::Result<Option<Model>> {
+    fn published(&self, models: &TopicReader, patience: Duration) -> anyhow::Result<Option<(Model, Edition)>> {
         let deadline = Instant::now() + patience;
         loop {
             match models.latest(READ_TIMEOUT)?.map(|bytes| self.usable(&bytes)) {
-                Some(Ok(model)) => return Ok(Some(model)),
+                Some(Ok(model)) => return Ok(Some((model, edition(models)))),
                 Some(Err(error)) => {
                     let error = format!("{error:#}");
                     tracing::error!(
@@ -257,6 +259,11 @@ impl Learner<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         (!history.is_zero()).then(|| now.saturating_sub(history).as_millis() as i64)
     }
+}
+
+/// Of the model that was read last.
+pub fn edition(models: &TopicReader) -> Edition {
+    models.last().map_or(Edition::NONE, |offset| Edition(offset.0))
 }
 
 /// Why records that are in the topic are not learned from; empty if there are none.

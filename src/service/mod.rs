@@ -22,7 +22,7 @@ use crate::http::{self, Pages};
 use crate::kafka::{self, KafkaSettings, Remedy, TopicReader};
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::pipeline::{self, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
+use crate::pipeline::{self, Edition, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
 use crate::record::{Refusal, Severity};
 
 /// Longest wait for a newer model; bounds how late a wish to stop is seen.
@@ -247,8 +247,12 @@ impl Context {
             None => obtained.map_err(|e| Failure::Misconfigured(format!("{e:#}"))),
             Some(_) => obtained.map_err(Failure::Other),
         };
-        let Some(model) = obtained? else { return Ok(()) };
-        self.put_in_force(model);
+        let Some((model, edition)) = obtained? else { return Ok(()) };
+        self.put_in_force(model, edition);
+        if models.is_none() {
+            // Nobody here is going to read a later one.
+            self.model.saw(Edition::LAST);
+        }
         let workers = self.start_workers()?;
         let ended = self.follow(&learner, models.as_ref(), &workers);
         self.stop.request();
@@ -291,14 +295,14 @@ impl Context {
         )))
     }
 
-    fn put_in_force(&self, model: Arc<Model>) {
+    fn put_in_force(&self, model: Model, edition: Edition) {
         let budget = &self.config.detector.alarms;
         self.metrics.model(model.fingerprint(), model.thresholds(budget), budget.rate());
         tracing::info!(model = model.fingerprint(), features = model.schema().len(), alarms = %budget, "model in force");
         self.progress.at(Stage::Done, 1, 1);
         // The probes take workers for alive from here on.
         self.pulses.iter().for_each(|pulse| pulse.turn());
-        self.model.set(model);
+        self.model.set(Arc::new(model), edition);
     }
 
     fn start_workers(&self) -> anyhow::Result<Vec<JoinHandle<Result<(), WorkerError>>>> {
@@ -348,17 +352,19 @@ impl Context {
                     None
                 }
             };
-            match newer.map(|bytes| learner.usable(&bytes)) {
-                Some(Ok(model)) if self.model.get().is_some_and(|m| m.fingerprint() == model.fingerprint()) => {}
-                Some(Ok(model)) => self.put_in_force(Arc::new(model)),
-                Some(Err(error)) => {
+            let Some(bytes) = newer else { continue };
+            let edition = models.map_or(Edition::NONE, learner::edition);
+            match learner.usable(&bytes) {
+                Ok(model) if self.model.get().is_some_and(|m| m.fingerprint() == model.fingerprint()) => {}
+                Ok(model) => self.put_in_force(model, edition),
+                Err(error) => {
                     tracing::error!(
                         error = format!("{error:#}"),
                         "a new model in the topic cannot be used, the old one stays in force"
                     )
                 }
-                None => {}
             }
+            self.model.saw(edition);
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! What seldom happens on Kafka's side, and must neither stop the daemon nor pass unnoticed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::topic_partition_list::Offset;
-use residua::kafka::{Input, KafkaSettings, Polled};
+use residua::kafka::{Input, KafkaSettings, Polled, StartAt};
 
 use crate::plant;
 use crate::setting::{LONG, Setting, TRAINING_STEPS, address, line, text};
@@ -106,10 +106,15 @@ fn going_back_without_partitions_is_nothing() {
     let mut settings = KafkaSettings { brokers: broker.bootstrap.clone(), input, ..KafkaSettings::default() };
     settings.derive_names();
     let mut member = Input::join(&settings, 0).expect("join the group");
-    member.rewind(&|| true, &mut |assigned| Ok(assigned.from)).expect("nothing to go back to");
+    let go_back = |member: &mut Input| {
+        let found = member.look_up(&[], &|| true, &|_| StartAt::Earliest).expect("nothing to look up");
+        assert!(found.is_empty());
+        member.resume(&BTreeMap::new()).expect("nothing to go back to");
+    };
+    go_back(&mut member);
     wait_for("an assignment", PATIENCE, || {
         matches!(member.poll(Duration::from_millis(100)), Ok(Polled::Assign(_))).then_some(())
     });
-    member.rewind(&|| true, &mut |assigned| Ok(assigned.from)).expect("nothing is assigned before the answer");
+    go_back(&mut member);
     member.leave(Duration::from_secs(5));
 }

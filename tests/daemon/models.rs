@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::plant::{self, Fault, MACHINES};
 use crate::setting::{LONG, Setting, TRAINING_STEPS, address, line};
-use crate::support::{self, Outgoing, PATIENCE, Process, http_get, residua, wait_for};
+use crate::support::{self, Message, Outgoing, PATIENCE, Process, http_get, residua, wait_for};
 
 #[track_caller]
 fn end(process: Process) -> String {
@@ -133,4 +133,71 @@ fn records_before_the_first_full_window_are_warming() {
     end(process);
     let warming = setting.scores().iter().filter(|m| line(m)["score"].is_null()).count();
     assert_eq!(warming as u64, 3 * machines);
+}
+
+/// The series begin anew with another model, so what was open under the old one ends: at the change, and also where the other model
+/// came while nobody was at work.
+#[test]
+fn incidents_that_are_open_when_another_model_takes_over_are_closed() {
+    let Some(broker) = support::kafka() else { return };
+    let setting = Setting::new(broker, "switch", "");
+    broker.produce(&setting.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
+    let dir = tempfile::tempdir().unwrap();
+    let models: Vec<Vec<u8>> = (1..=3)
+        .map(|seed| {
+            let file = dir.path().join(format!("{seed}.safetensors"));
+            let config = format!("{}[model]\nseed = {seed}\nsteps = 200\n", setting.config);
+            let trained = residua(&["train", "topic", "--out", file.to_str().unwrap()], &config).wait(LONG);
+            assert!(trained.status.success(), "{trained:?}");
+            std::fs::read(file).unwrap()
+        })
+        .collect();
+    let publish = |which: usize| {
+        broker.produce(&format!("residua-{}.models", setting.topic), [Outgoing::new("model", models[which].clone())])
+    };
+    let incidents = format!("{}.incidents", setting.topic);
+    // Machine 3 is broken for good.
+    let fault = Fault { machine: 3, sensor: 1, from: TRAINING_STEPS, to: usize::MAX, size: 5.0 };
+    let mut produced = TRAINING_STEPS;
+    let mut go_on = || {
+        broker.produce(&setting.topic, plant::records(produced as u64, produced..produced + 20, &[fault]));
+        produced += 20;
+    };
+    let first = |wanted: &dyn Fn(&Value) -> bool| {
+        let of_machine = |m: &Message| m.key.as_deref() == Some(b"machine-03") && wanted(&line(m));
+        let told = broker.read_until(&incidents, LONG, |m| m.iter().any(of_machine));
+        line(told.iter().find(|m| of_machine(m)).expect("an event"))
+    };
+    let opened_after = |closed: &Value| {
+        let (start, of) = (closed["offset"].as_i64().unwrap(), closed["model"].clone());
+        first(&|e| e["event"] == "opened" && e["offset"].as_i64() > Some(start) && e["model"] != of)
+    };
+
+    publish(0);
+    let process = setting.start();
+    process.wait_for_line("partitions assigned", LONG);
+    go_on();
+    let open = first(&|e| e["event"] == "opened");
+    publish(1);
+    wait_for("the other model", PATIENCE, || (status(&process)["model"]["fingerprint"] != open["model"]).then_some(()));
+    go_on();
+    // With the commit of these records the other model takes over.
+    let closed = first(&|e| e["event"] == "closed");
+    assert_eq!(closed["id"], open["id"], "{closed}");
+    assert_eq!(closed["sensors"][0]["name"], "speed", "{closed}");
+
+    go_on();
+    let open = opened_after(&closed);
+    end(process);
+    publish(2);
+    let process = setting.start();
+    process.wait_for_line("partitions assigned", LONG);
+    // No record is needed for it.
+    let closed = first(&|e| e["event"] == "closed" && e["id"] == open["id"]);
+    assert_eq!(closed["model"], open["model"], "{closed}");
+    assert_eq!((closed["sensors"].as_array().unwrap().len(), closed["other_share"].as_f64()), (0, Some(1.0)));
+    go_on();
+    opened_after(&closed);
+    let ended = end(process);
+    assert!(ended.contains("the stored state is of no use"), "{ended}");
 }

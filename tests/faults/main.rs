@@ -51,10 +51,11 @@ enum Fault {
     HalfOpen,
     LostReply,
     Stall,
+    Leaderless,
 }
 
 /// Name, what is done, and how often in the whole run.
-const FAULTS: [(Fault, &str, &str, usize); 12] = [
+const FAULTS: [(Fault, &str, &str, usize); 13] = [
     (Fault::Kill, "kill", "kill -9 of an instance", 200),
     (Fault::Stop, "stop", "SIGSTOP beyond the session, SIGCONT", 50),
     (Fault::Terminate, "term", "SIGTERM under load", 100),
@@ -210,7 +211,13 @@ impl Lab<'_> {
     fn run(&self, fault: Fault, name: &str, what: &'static str, times: usize, share: f64) -> Row {
         let broker = &self.cluster.broker;
         let topic = support::topic(name);
-        broker.create_topic(&topic, PARTITIONS as i32, &[]);
+        match fault {
+            // One copy of each partition: with its broker it is gone.
+            Fault::Leaderless => {
+                broker.create_topic_with(&topic, PARTITIONS as i32, 1, &[("min.insync.replicas", "1")])
+            }
+            _ => broker.create_topic(&topic, PARTITIONS as i32, &[]),
+        }
         let proxied = matches!(fault, Fault::Cut | Fault::Reset | Fault::Slow | Fault::HalfOpen | Fault::LostReply);
         let brokers = if proxied { &self.proxies.bootstrap } else { &broker.bootstrap };
         // Members of a storm come and go for good; the others come back under their names.
@@ -232,7 +239,11 @@ impl Lab<'_> {
             // At any moment between two checkpoints.
             std::thread::sleep(Duration::from_millis(200 + (round as u64 * 617) % 2_300));
             log(format_args!("disturb, {} records", stream.written()));
-            self.disturb(fault, round, &mut fleet, &topic, share);
+            if fault == Fault::Leaderless {
+                self.leaderless(round, &mut fleet, &stream, &watch, &topic);
+            } else {
+                self.disturb(fault, round, &mut fleet, &topic, share);
+            }
             log(format_args!("disturbed"));
             recovery.push(self.await_output(&mut fleet, &stream, &watch, &topic));
             if times >= 10 && round % (times / 10) == 0 {
@@ -290,6 +301,7 @@ impl Lab<'_> {
             Fault::LostReply => {
                 assert!(self.proxies.lose_end_of_transaction(PATIENCE), "no transaction ended within {PATIENCE:?}");
             }
+            Fault::Leaderless => unreachable!("it looks at the output meanwhile"),
             Fault::Stall => self.stall(fleet, topic, Duration::from_secs(if share < 1.0 { 30 } else { 180 })),
         }
     }

@@ -93,9 +93,15 @@ impl Broker {
     /// brokers there are three copies.
     #[track_caller]
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("create an admin client");
         // -1: the broker's default
-        let mut new = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        self.create_topic_with(name, partitions, -1, settings);
+    }
+
+    /// The same, with this many copies.
+    #[track_caller]
+    pub fn create_topic_with(&self, name: &str, partitions: i32, copies: i32, settings: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("create an admin client");
+        let mut new = NewTopic::new(name, partitions, TopicReplication::Fixed(copies));
         for (key, value) in settings {
             new = new.set(key, value);
         }

@@ -177,16 +177,17 @@ fn the_encoding_of_state_does_not_change_by_accident() {
     let mut bytes = Vec::new();
     state.encode(&mut bytes);
     let smoothed = state.smooth(&model, 0.0, &[1.0, 0.0]).smoothed.to_bits(); // moves the level; what was encoded is the start
-    assert_ne!(bytes[25..33], smoothed.to_le_bytes());
+    assert_ne!(bytes[33..41], smoothed.to_le_bytes());
     let nan = f32::NAN.to_le_bytes();
-    assert_eq!(bytes[..25], [3, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(bytes[25..33], model.calibration().smoothed_start().to_le_bytes());
-    assert_eq!(bytes[33..57], [[0; 4], [0; 4], [0; 4], nan, nan, nan].concat());
-    assert_eq!(bytes[57..], [0], "no incident, nor what may become one");
+    assert_eq!(bytes[..9], [4, 2, 0, 0, 0, 2, 0, 0, 0], "version, features, window");
+    assert_eq!(bytes[9..33], [2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[33..41], model.calibration().smoothed_start().to_le_bytes());
+    assert_eq!(bytes[41..65], [[0; 4], [0; 4], [0; 4], nan, nan, nan].concat());
+    assert_eq!(bytes[65..], [0], "no incident, nor what may become one");
     state.smooth(&model, f64::MAX, &[3.0, 1.0]);
     bytes.clear();
     state.encode(&mut bytes);
-    let blame: Vec<f32> = bytes[33..41].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let blame: Vec<f32> = bytes[41..49].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     assert!(blame[0] == 3.0 * blame[1] && blame[1] > 0.0, "{blame:?}");
     let back = SeriesState::decode(&bytes, &model).unwrap();
     let mut again = Vec::new();
@@ -213,15 +214,17 @@ fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
         SeriesState::decode(&bytes, &model).unwrap_err()
     };
     assert_eq!(refused(&|b| b[0] = 9), StateError::Version { found: 9 });
-    assert_eq!(refused(&|b| b.clear()), StateError::Length { expected: 57, found: 0 });
+    assert_eq!(refused(&|b| b.clear()), StateError::Length { expected: 41, found: 0 });
     assert_eq!(refused(&|b| b.push(0)), StateError::Incident);
-    assert!(matches!(refused(&|b| b[25..33].fill(0xff)), StateError::NotFinite { .. }));
+    assert!(matches!(refused(&|b| b[1] = 3), StateError::Length { .. } | StateError::Incident));
+    assert!(matches!(refused(&|b| b[1..9].fill(0xff)), StateError::Length { .. }));
+    assert!(matches!(refused(&|b| b[33..41].fill(0xff)), StateError::NotFinite { .. }));
     assert!(matches!(
-        refused(&|b| b[33..37].copy_from_slice(&f32::NAN.to_le_bytes())),
+        refused(&|b| b[41..45].copy_from_slice(&f32::NAN.to_le_bytes())),
         StateError::NotFinite { what: "blame" }
     ));
     assert!(matches!(
-        refused(&|b| b[41..45].copy_from_slice(&f32::INFINITY.to_le_bytes())),
+        refused(&|b| b[49..53].copy_from_slice(&f32::INFINITY.to_le_bytes())),
         StateError::NotFinite { what: "value in the window" }
     ));
     for cut in 0..good.len() {
@@ -247,4 +250,37 @@ fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
     let other = fit(&table(2, plant(3, 400, 2)), quick(2));
     let error = detector(&other).restore(PartitionId(0), &marker, series(), NextOffset(1)).unwrap_err();
     assert!(matches!(&error, StateError::Model { expected, .. } if expected == other.fingerprint()), "{error}");
+}
+
+/// A checkpoint of another model is of no use but for this: what was open in it is over.
+#[test]
+fn incidents_left_open_under_another_model_are_found_in_its_checkpoint() {
+    let model = fit(&table(2, plant(1, 400, 2)), quick(2));
+    let mut first = detector(&model);
+    let mut position = at(3, 0);
+    for _ in 0..20 {
+        for (series, value) in [("sound", 0.0), ("broken", 1e6)] {
+            first.observe(Arrival { position, series, time: EventTime(position.offset.0) }, &[value, -value]);
+            position.offset = Offset(position.offset.0 + 1);
+        }
+    }
+    first.judge();
+    let opened = first.told().iter().find(|t| t.change == Change::Opened).expect("an incident").incident.start;
+    let mut stored = Stored::default();
+    stored.checkpoint(&mut first, 3, 40);
+    let (marker, series) = &stored.0[&3];
+    // What a table before this one left behind is over already.
+    let older = fit(&table(2, plant(3, 400, 2)), quick(3));
+    let mut before = Vec::new();
+    SeriesState::new(&older).encode(&mut before);
+    let mut series = series.clone();
+    series.insert("before".to_owned(), before);
+    series.insert("noise".to_owned(), vec![4; 100]);
+    let series = || series.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+
+    let (found, told) = Detector::left_open(PartitionId(3), marker, series());
+    assert_eq!(found, model.fingerprint());
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&*told[0].series, told[0].change, told[0].incident.start), ("broken", Change::Closed, opened));
+    assert!(Detector::left_open(PartitionId(3), &marker[..7], series()).1.is_empty());
 }
