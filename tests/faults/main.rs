@@ -68,6 +68,7 @@ const FAULTS: [(Fault, &str, &str, usize); 13] = [
     (Fault::HalfOpen, "half-open", "connections that died silently", 25),
     (Fault::LostReply, "lost-reply", "lost reply to EndTxn", 25),
     (Fault::Stall, "stall", "output topic stalled", 2),
+    (Fault::Leaderless, "leaderless", "a third of the input without leader", 5),
 ];
 
 struct Arguments {
@@ -327,15 +328,51 @@ impl Lab<'_> {
         done.into_iter().for_each(|result| drop(result.expect("change a topic")));
     }
 
+    /// A broker dies with the only copy of its partitions, and an instance comes back meanwhile: the others must be read.
+    fn leaderless(&self, round: usize, fleet: &mut Fleet, stream: &Stream, watch: &Watch, topic: &str) {
+        let broker = round % 3 + 1;
+        let others = self.led_by(topic, |leader| leader != broker as i32);
+        assert!(!others.is_empty() && others.len() < PARTITIONS, "broker {broker} leads all partitions, or none");
+        self.cluster.control(&["kill", &broker.to_string()]);
+        wait_for("the loss to be noticed", RECOVERY_MAX, || {
+            (self.led_by(topic, |leader| leader >= 0).len() == others.len()).then_some(())
+        });
+        fleet.kill(round, Duration::ZERO);
+        self.await_output_of(&others, fleet, stream, watch, topic);
+        self.cluster.control(&["start-broker", &broker.to_string()]);
+    }
+
+    fn led_by(&self, topic: &str, wanted: impl Fn(i32) -> bool) -> Vec<usize> {
+        let consumer: BaseConsumer = self.cluster.broker.client().create().expect("create a consumer");
+        let metadata = wait_for("the leaders of the partitions", PATIENCE, || {
+            consumer.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()
+        });
+        let partitions = metadata.topics()[0].partitions().iter();
+        partitions.filter(|p| wanted(p.leader())).map(|p| p.id() as usize).collect()
+    }
+
     /// Waits until every partition has output for a record written after now; how long that took.
     fn await_output(&self, fleet: &mut Fleet, stream: &Stream, watch: &Watch, topic: &str) -> Duration {
+        let all: Vec<usize> = (0..PARTITIONS).collect();
+        self.await_output_of(&all, fleet, stream, watch, topic)
+    }
+
+    /// The same for some partitions.
+    fn await_output_of(
+        &self,
+        partitions: &[usize],
+        fleet: &mut Fleet,
+        stream: &Stream,
+        watch: &Watch,
+        topic: &str,
+    ) -> Duration {
         let since = Instant::now();
         // Written after the fault: what the partitions hold now and one more round of all machines.
         let enough = stream.written() + 2 * MACHINES;
         wait_for("the stream to go on", RECOVERY_MAX, || (stream.written() >= enough).then_some(()));
-        let marks = self.ends(topic);
+        let marks = self.ends_of(partitions, topic);
         let mut looked = Instant::now();
-        while !watch.seen().iter().zip(&marks).all(|(seen, mark)| seen >= mark) {
+        while !partitions.iter().zip(&marks).all(|(&p, mark)| watch.seen()[p] >= *mark) {
             assert!(
                 since.elapsed() < RECOVERY_MAX,
                 "no new output for {RECOVERY_MAX:?}: {:?} of {marks:?}",
@@ -352,11 +389,20 @@ impl Lab<'_> {
 
     /// The offset of the last record of each partition.
     fn ends(&self, topic: &str) -> Vec<i64> {
+        let all: Vec<usize> = (0..PARTITIONS).collect();
+        self.ends_of(&all, topic)
+    }
+
+    fn ends_of(&self, partitions: &[usize], topic: &str) -> Vec<i64> {
         let consumer: BaseConsumer = self.cluster.broker.client().create().expect("create a consumer");
-        (0..PARTITIONS as i32)
-            .map(|partition| {
+        partitions
+            .iter()
+            .map(|&partition| {
                 wait_for("the end of a partition", PATIENCE, || {
-                    consumer.fetch_watermarks(topic, partition, Duration::from_secs(5)).ok().map(|(_, high)| high - 1)
+                    consumer
+                        .fetch_watermarks(topic, partition as i32, Duration::from_secs(5))
+                        .ok()
+                        .map(|(_, high)| high - 1)
                 })
             })
             .collect()
