@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::detector::series_bytes;
+use crate::detector::{checkpoint_bytes, series_bytes};
 use crate::kafka::{self, Finding};
 use crate::record::Features;
 use crate::service::{Failure, unreachable};
@@ -51,9 +51,10 @@ fn memory(config: &Config) -> String {
     };
     let window = config.model.window.fixed().unwrap_or(1);
     let each = series_bytes(window, features);
-    let all = config.series.max as f64 * each as f64 / (1 << 20) as f64;
+    let queued = checkpoint_bytes(window, features);
+    let all = config.series.max as f64 * (each + queued) as f64 / (1 << 20) as f64;
     format!(
-        "memory: about {each} bytes for each series ({features} features, window {window}); with series.max = {} at most {all:.0} MiB for each partition",
+        "memory: about {each} bytes for each series ({features} features, window {window}), and {queued} while a checkpoint holds all of them; with series.max = {} at most {all:.0} MiB for each partition",
         config.series.max
     )
 }

@@ -17,7 +17,7 @@ use crate::model::{AlarmBudget, Model, TILE, Thresholds, Tile};
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
 use series::SeriesTable;
-pub use series::{Forgotten, series_bytes};
+pub use series::{Forgotten, checkpoint_bytes, series_bytes};
 pub use state::StateError;
 
 /// The table `[detector]` of the configuration.

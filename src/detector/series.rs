@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SeriesSettings;
-use super::state::{SeriesState, StateError};
+use super::state::{STATE_BYTES, SeriesState, StateError};
 use crate::incident::{Change, Incident};
 use crate::model::Model;
 use crate::record::{EventTime, NextOffset, Offset};
@@ -60,6 +60,12 @@ pub fn series_bytes(window: usize, features: usize) -> usize {
     let slot = 4 * size_of::<Slot>() / 3;
     let key = ALLOCATION_BYTES + 2 * size_of::<usize>() + KEY_BYTES;
     index + slot + key + 2 * ALLOCATION_BYTES + 4 * features * (window + 1)
+}
+
+/// What is queued for one series while a checkpoint is written, bytes: its state and key, and the client's own record of a message.
+pub fn checkpoint_bytes(window: usize, features: usize) -> usize {
+    const MESSAGE_BYTES: usize = 256;
+    STATE_BYTES + 4 * features * (window + 1) + KEY_BYTES + MESSAGE_BYTES
 }
 
 struct Slot {

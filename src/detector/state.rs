@@ -10,6 +10,11 @@ use crate::record::{EventTime, Offset};
 /// Of the encoding. Another one is not read: the series begins anew.
 const VERSION: u8 = 4;
 
+/// Version and numbers.
+const HEAD: usize = 1 + 2 * 4 + 4 * 8;
+/// Length of an encoded state without its values and without an incident.
+pub(super) const STATE_BYTES: usize = HEAD + 1;
+
 /// Why stored state is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
@@ -63,7 +68,6 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn of(bytes: &'a [u8]) -> Result<Parts<'a>, StateError> {
-        const HEAD: usize = 1 + 2 * 4 + 4 * 8;
         let short = |expected| StateError::Length { expected, found: bytes.len() };
         match bytes.first() {
             Some(&VERSION) => {}

@@ -83,10 +83,8 @@ impl Fleet {
     /// Looks at the memory of every instance; an instance that has ended has failed.
     pub fn look(&mut self) {
         for Instance { name, process } in &self.instances {
-            let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
-            let kib =
-                status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
-            let kib = kib.unwrap_or_else(|| panic!("instance {name} has ended:\n{}", process.stderr()));
+            let kib = resident_kib(process.id());
+            assert!(kib > 0, "instance {name} has ended:\n{}", process.stderr());
             self.memory_mib = self.memory_mib.max(kib / 1024);
         }
     }
@@ -103,6 +101,13 @@ impl Fleet {
     fn run(&self, name: &str) -> Process {
         residua(&["run"], &self.config.replace("INSTANCE", name))
     }
+}
+
+/// Memory of a process that is resident, KiB; 0 if there is no such process.
+pub fn resident_kib(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// Ends an instance in good order, and shows what it said if that is wanted (`RESIDUA_FAULTS_LOG=1`).

@@ -5,13 +5,15 @@
 //! both wrote is compared line by line.
 //!
 //! `make test-faults` runs all of it (hours); `cargo test` a short run. Arguments: `--share 0.1`, `--only kill,stop`,
-//! `--delivery exactly-once`; `--only cost` measures what checkpoints and transactions cost instead.
+//! `--delivery exactly-once`; `--only cost` measures instead what checkpoints and transactions cost, `--only memory` what a hundred
+//! thousand series take.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod cost;
 mod fleet;
+mod memory;
 mod proxy;
 mod stream;
 
@@ -98,9 +100,11 @@ fn main() {
     let proxies = Proxies::start(&place, 3).expect("start the proxies");
     let model = dir.path().join("m.safetensors");
     train(&cluster.broker, &model);
-    if arguments.only == ["cost"] {
-        cost::run(&Lab { cluster: &cluster, proxies: &proxies, model: &model, delivery: "exactly-once" });
-        return;
+    let lab = Lab { cluster: &cluster, proxies: &proxies, model: &model, delivery: "exactly-once" };
+    match arguments.only.as_slice() {
+        [only] if only == "cost" => return cost::run(&lab),
+        [only] if only == "memory" => return memory::run(&lab),
+        _ => {}
     }
     let mut rows = Vec::new();
     for delivery in &arguments.deliveries {
@@ -110,7 +114,7 @@ fn main() {
                 continue;
             }
             eprintln!("{delivery}: {what}, {times} times");
-            let lab = Lab { cluster: &cluster, proxies: &proxies, model: &model, delivery };
+            let lab = Lab { delivery, ..lab };
             rows.push(lab.run(fault, name, what, times, arguments.share));
             eprintln!("{}", line(&rows[rows.len() - 1]));
         }
@@ -142,8 +146,8 @@ fn arguments() -> Option<Arguments> {
         }
     }
     for name in &found.only {
-        let known = name == "cost" || FAULTS.iter().any(|f| f.1 == name);
-        assert!(known, "--only {name}: expected cost, or some of {:?}", FAULTS.map(|f| f.1));
+        let known = name == "cost" || name == "memory" || FAULTS.iter().any(|f| f.1 == name);
+        assert!(known, "--only {name}: expected cost, memory, or some of {:?}", FAULTS.map(|f| f.1));
     }
     if found.share == 0.0 {
         // A part of `cargo test`: a fault of the process and one of the network.

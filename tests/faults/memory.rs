@@ -1,0 +1,61 @@
+//! What a hundred thousand series take: memory per series beside what `check` estimates, and the time to take them over.
+
+use std::time::{Duration, Instant};
+
+use crate::fleet::resident_kib;
+use crate::stream::PARTITIONS;
+use crate::support::{PATIENCE, Process, plant, residua, topic, wait_for};
+use crate::{Lab, RECOVERY_MAX};
+
+const SERIES: usize = 100_000;
+/// Records of each.
+const STEPS: usize = 4;
+
+/// Prints memory at rest, with all series, and after a kill -9 and a restore of all of them.
+pub fn run(lab: &Lab<'_>) {
+    let broker = &lab.cluster.broker;
+    let name = topic("memory");
+    broker.create_topic(&name, PARTITIONS as i32, &[]);
+    let group = format!("{name}-one");
+    let config = lab.config(&name, "one", &broker.bootstrap, "exactly-once", "one") + "[model]\nwindow = 3\n";
+    let checked = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
+    assert!(checked.status.success(), "{checked:?}");
+    let estimate = checked.stdout.lines().find(|line| line.starts_with("memory:")).expect("an estimate").to_owned();
+
+    let process = start(&config);
+    let idle = resident_kib(process.id());
+    for step in 0..STEPS {
+        broker.produce(&name, plant::records_of(SERIES, step as u64, step..step + 1, &[]));
+    }
+    let ends = lab.ends(&name);
+    wait_for("the group to commit the end of the input", RECOVERY_MAX, || {
+        let committed = broker.committed(&group, &name);
+        ends.iter().zip(committed).all(|(end, c)| c.is_some_and(|c| c > *end)).then_some(())
+    });
+    // So that a checkpoint holds all of them.
+    std::thread::sleep(Duration::from_secs(5));
+    let loaded = resident_kib(process.id());
+    process.signal("KILL");
+    process.wait(PATIENCE);
+
+    let since = Instant::now();
+    let process = start(&config);
+    let taken = since.elapsed();
+    let restored = resident_kib(process.id());
+    process.signal("TERM");
+    assert!(process.wait(PATIENCE).status.success());
+
+    let each = |kib: u64| (kib.saturating_sub(idle) * 1024) as f64 / SERIES as f64;
+    println!("\n{SERIES} series of 8 sensors, window 3, {} records; {estimate}", SERIES * STEPS);
+    println!("at rest             {:>6} MiB", idle / 1024);
+    println!("with all series     {:>6} MiB, {:.0} bytes for each", loaded / 1024, each(loaded));
+    println!("restored            {:>6} MiB, {:.0} bytes for each", restored / 1024, each(restored));
+    println!("start to assignment {:>6.1} s after kill -9, all series restored", taken.as_secs_f64());
+}
+
+fn start(config: &str) -> Process {
+    let process = residua(&["run"], config);
+    process.wait_for_line("partitions assigned worker=\"0\"", PATIENCE * 4);
+    process.wait_for_line("partitions assigned worker=\"1\"", PATIENCE * 4);
+    process
+}
