@@ -4,6 +4,12 @@
 SHARE ?= 1
 FAULTS ?=
 
-.PHONY: test-faults
+.PHONY: test-faults fuzz
 test-faults:
 	cargo test --release --test faults -- --share $(SHARE) $(FAULTS)
+
+# Any bytes as a message, for so many seconds; needs `cargo install cargo-fuzz` and a nightly compiler. `cargo test` feeds a million.
+SECONDS ?= 60
+
+fuzz:
+	cargo +nightly fuzz run payload -- -max_total_time=$(SECONDS)

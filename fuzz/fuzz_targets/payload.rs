@@ -1,15 +1,25 @@
 //! Any bytes as the value of a message: judged with finite numbers, or refused with a reason; nothing panics.
 #![no_main]
+#![allow(dead_code, unused_imports)] // most of the core is not called here
+
+#[path = "../../src/detector/mod.rs"]
+mod detector;
+#[path = "../../src/incident/mod.rs"]
+mod incident;
+#[path = "../../src/model/mod.rs"]
+mod model;
+#[path = "../../src/record/mod.rs"]
+mod record;
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
+use crate::incident::IncidentSettings;
+use crate::model::{Model, ModelSettings, TrainingSource};
+use crate::record::{Decoder, History, InputSettings, Offset, PartitionId, Position, RawRecord};
 use libfuzzer_sys::fuzz_target;
-use residua::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
-use residua::incident::IncidentSettings;
-use residua::model::{Model, ModelSettings, TrainingSource};
-use residua::record::{Decoder, History, InputSettings, Offset, PartitionId, Position, RawRecord};
 
 struct Bench {
     decoder: Decoder,
