@@ -13,7 +13,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly
 use serde::{Deserialize, Serialize};
 
 use crate::incident::{Change, Incident, IncidentSettings, Seen};
-use crate::model::{AlarmBudget, Model, TILE, Thresholds, Tile};
+use crate::model::{AlarmBudget, Edition, Model, TILE, Thresholds, Tile};
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
 use series::SeriesTable;
@@ -79,6 +79,7 @@ pub struct Told {
 /// One per worker. Memory is bounded by the partitions, the series of each, and the largest batch.
 pub struct Detector {
     model: Arc<Model>,
+    edition: Edition,
     names: Vec<String>,
     thresholds: Thresholds,
     series: SeriesSettings,
@@ -133,6 +134,7 @@ impl Detector {
             thresholds: model.thresholds(&settings.alarms),
             tile: model.tile(),
             model,
+            edition: Edition::NONE,
             series: series.clone(),
             partitions: BTreeMap::new(),
             forgotten: Forgotten::default(),
@@ -143,12 +145,28 @@ impl Detector {
         }
     }
 
+    /// Where several models follow each other: which of them this one is.
+    pub fn of_edition(self, edition: Edition) -> Self {
+        Self { edition, ..self }
+    }
+
     /// Takes one record of a series into its state (in log order) and queues its model input. `values`: one per feature
     /// of the schema, NaN = missing. Allocates for a new series, or when a batch is larger than any before.
     pub fn observe(&mut self, arrival: Arrival<'_>, values: &[f64]) {
+        self.take(arrival, values, true);
+    }
+
+    /// As `observe`, for a record that was observed before: what is forgotten with it was counted then.
+    pub fn observe_again(&mut self, arrival: Arrival<'_>, values: &[f64]) {
+        self.take(arrival, values, false);
+    }
+
+    fn take(&mut self, arrival: Arrival<'_>, values: &[f64], counts: bool) {
         debug_assert_eq!(values.len(), self.names.len());
         self.clear_judged();
         let Self { model, series: settings, partitions, forgotten, batch, .. } = self;
+        let mut uncounted = Forgotten::default();
+        let forgotten = if counts { forgotten } else { &mut uncounted };
         let Arrival { position: Position { partition, offset }, series, time } = arrival;
         let table = partitions.entry(partition).or_insert_with(|| SeriesTable::new(NextOffset(offset.0)));
         let slot = table.see(series, (offset, time), batch.series.len(), model, settings, forgotten);
@@ -274,9 +292,10 @@ impl Detector {
         self.told.clear();
     }
 
-    /// Drops the state of one partition's series; they begin anew.
-    pub fn forget_partition(&mut self, partition: PartitionId) {
-        self.partitions.remove(&partition);
+    /// Drops the state of one partition's series; they begin anew with the record at `from`. `stored`: series of which there is state
+    /// in checkpoints, which ends with the next one.
+    pub fn begin_anew<'a>(&mut self, partition: PartitionId, from: NextOffset, stored: impl Iterator<Item = &'a str>) {
+        self.partitions.insert(partition, SeriesTable::anew(from, stored));
     }
 
     /// Series with state.
@@ -294,7 +313,7 @@ impl Detector {
     ) -> Vec<u8> {
         debug_assert!(self.batch.judged || self.batch.series.is_empty(), "a checkpoint comes after judging");
         let table = self.partitions.entry(partition).or_insert_with(|| SeriesTable::new(next));
-        table.checkpoint(next, &self.model, write)
+        table.checkpoint(next, (&self.model, self.edition), write)
     }
 
     /// Takes up a partition where a checkpoint left it: its marker, and the newest bytes of each series. Records before `until` were

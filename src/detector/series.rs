@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::SeriesSettings;
 use super::state::{STATE_BYTES, SeriesState, StateError};
 use crate::incident::{Change, Incident};
-use crate::model::Model;
+use crate::model::{Edition, Model};
 use crate::record::{EventTime, NextOffset, Offset};
 
 /// Records over which the partition's clock is taken: one wrong time must not make every series look idle.
@@ -78,7 +78,7 @@ struct Slot {
 }
 
 /// Of the encoding of a marker.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl SeriesTable {
     /// An empty table that begins at the record at `since`.
@@ -100,12 +100,17 @@ impl SeriesTable {
         }
     }
 
+    /// The same, where checkpoints hold series that are of no use.
+    pub fn anew<'a>(since: NextOffset, stored: impl Iterator<Item = &'a str>) -> Self {
+        Self { gone: stored.map(Arc::from).collect(), ..Self::new(since) }
+    }
+
     /// What changed since the last checkpoint goes to `write`: no bytes for a series that was forgotten, which come first, since it
     /// may have come back. `next`: what the checkpoint includes. Returns the partition's marker, which is to be written last.
     pub fn checkpoint(
         &mut self,
         next: NextOffset,
-        model: &Model,
+        (model, edition): (&Model, Edition),
         mut write: impl FnMut(&str, Option<&[u8]>),
     ) -> Vec<u8> {
         self.gone.drain(..).for_each(|series| write(&series, None));
@@ -128,6 +133,7 @@ impl SeriesTable {
         marker.extend(self.since.0.to_le_bytes());
         marker.extend(self.records.to_le_bytes());
         self.times.iter().for_each(|time| marker.extend(time.0.to_le_bytes()));
+        marker.extend(edition.0.to_le_bytes());
         marker.extend(model.fingerprint().as_bytes());
         marker
     }
@@ -140,10 +146,10 @@ impl SeriesTable {
         model: &Model,
         until: NextOffset,
     ) -> Result<(Self, NextOffset, u64), StateError> {
-        let (mut table, found) = Self::begin(marker)?;
+        let (mut table, edition, found) = Self::begin(marker)?;
         if found != model.fingerprint().as_bytes() {
             let (found, expected) = (String::from_utf8_lossy(found).into_owned(), model.fingerprint().to_owned());
-            return Err(StateError::Model { found, expected });
+            return Err(StateError::Model { found, expected, edition });
         }
         table.maybe_stored_until = until;
         let stored = table.stored;
@@ -151,11 +157,14 @@ impl SeriesTable {
         let mut states: Vec<(&str, SeriesState)> = Vec::new();
         for (name, bytes) in series {
             match SeriesState::decode(bytes, model) {
-                // Left behind by a table before this one, perhaps under another model.
-                Ok(state) if state.last().0 < table.since.0 => {}
+                // Left behind by a table before this one.
+                Ok(state) if state.last().0 < table.since.0 => table.gone.push(name.into()),
                 // A checkpoint includes nothing beyond its marker.
                 Ok(state) if state.last().0 < table.stored.0 => states.push((name, state)),
-                _ => unreadable += 1,
+                _ => {
+                    unreadable += 1;
+                    table.gone.push(name.into());
+                }
             }
         }
         // The order in which they were last seen decides which is forgotten first.
@@ -169,9 +178,9 @@ impl SeriesTable {
         Ok((table, stored, unreadable))
     }
 
-    /// An empty table as the marker describes it, and the fingerprint of its model.
-    fn begin(marker: &[u8]) -> Result<(Self, &[u8]), StateError> {
-        const NUMBERS: usize = 8 * (3 + CLOCK_RECORDS);
+    /// An empty table as the marker describes it, and the edition and fingerprint of its model.
+    fn begin(marker: &[u8]) -> Result<(Self, Edition, &[u8]), StateError> {
+        const NUMBERS: usize = 8 * (3 + CLOCK_RECORDS + 1);
         let fingerprint = match marker.split_first() {
             Some((&VERSION, rest)) => rest.split_at_checked(NUMBERS),
             None => None,
@@ -186,7 +195,7 @@ impl SeriesTable {
         table.stored = stored;
         table.records = next().cast_unsigned();
         table.times.iter_mut().for_each(|time| *time = EventTime(next()));
-        Ok((table, fingerprint))
+        Ok((table, Edition(next()), fingerprint))
     }
 
     /// The incidents open in a checkpoint, of whatever model, in the order in which they began; and that model's fingerprint.
@@ -194,7 +203,7 @@ impl SeriesTable {
         marker: &[u8],
         series: impl Iterator<Item = (&'a str, &'a [u8])>,
     ) -> (String, Vec<(Arc<str>, Incident)>) {
-        let Ok((table, fingerprint)) = Self::begin(marker) else { return Default::default() };
+        let Ok((table, _, fingerprint)) = Self::begin(marker) else { return Default::default() };
         let mut open: Vec<(Arc<str>, Incident)> = series
             .filter_map(|(name, bytes)| {
                 let (last, incident) = SeriesState::open_in(bytes)?;

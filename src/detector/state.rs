@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::incident::{Incident, Tracker};
-use crate::model::Model;
+use crate::model::{Edition, Model};
 use crate::record::{EventTime, Offset};
 
 /// Of the encoding. Another one is not read: the series begins anew.
@@ -27,7 +27,7 @@ pub enum StateError {
     #[error("read state: expected an incident, or none")]
     Incident,
     #[error("read state: it is of model {found}, expected {expected}")]
-    Model { found: String, expected: String },
+    Model { found: String, expected: String, edition: Edition },
 }
 
 /// Levels of one record, before the division by the thresholds.

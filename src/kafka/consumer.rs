@@ -201,11 +201,16 @@ impl Input {
         }
     }
 
-    /// Answers an assignment: reading begins where `begins` says, and anywhere where it says nothing; then [`Input::resume`] is due.
+    /// Answers an assignment: reading begins where `begins` says. Of the other partitions nothing of use is read until
+    /// [`Input::resume`].
     pub fn accept(&mut self, partitions: &Partitions, begins: &BTreeMap<PartitionId, NextOffset>) -> Result<()> {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions.ids() {
-            let begin = begins.get(&partition).map_or(KafkaOffset::Beginning, |next| KafkaOffset::Offset(next.0));
+        let mut ids = partitions.ids();
+        let mut list = self.list(begins.iter().map(|(&p, &n)| (p, n)))?;
+        ids.retain(|p| !begins.contains_key(p));
+        for (partition, committed) in self.committed(&ids)? {
+            // An offset, wherever there is one: librdkafka would look for the beginning in its own time, and could go there after
+            // it was told where to begin.
+            let begin = committed.map_or(KafkaOffset::Beginning, |next| KafkaOffset::Offset(next.0));
             list.add_partition_offset(&self.topic, partition.0, begin).action("name an offset")?;
         }
         match self.consumer.rebalance_protocol() {
@@ -243,16 +248,29 @@ impl Input {
         Ok(found)
     }
 
-    /// Of these partitions, those that have a leader, both of the input and of `state`. Renews what librdkafka knows of the input: what a
-    /// broker said while it was starting, that there are no such partitions, would otherwise count for minutes
+    /// Of these partitions, those that have a leader, both of the input and of `state`, by these leaders. Renews what librdkafka knows
+    /// of the input: what a broker said while it was starting, that there are no such partitions, would otherwise count for minutes
     /// (`topic.metadata.refresh.interval.ms`).
-    pub fn led(&self, ids: &[PartitionId], state: &str) -> Result<Vec<PartitionId>> {
+    ///
+    /// # Errors
+    /// A partition of the input that `state` does not have, among others.
+    pub fn led(&self, ids: &[PartitionId], state: &str) -> Result<BTreeMap<[i32; 2], Vec<PartitionId>>> {
+        let mut led: BTreeMap<[i32; 2], Vec<PartitionId>> = BTreeMap::new();
         if ids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(led);
         }
-        let input = ends::led(&*self.consumer, &self.topic, self.request_timeout)?;
-        let state = ends::led(&*self.consumer, state, self.request_timeout)?;
-        Ok(ids.iter().copied().filter(|p| input.contains(p) && state.contains(p)).collect())
+        let of_input = ends::leaders(&*self.consumer, &self.topic, self.request_timeout)?;
+        let of_state = ends::leaders(&*self.consumer, state, self.request_timeout)?;
+        if !of_state.is_empty() && ids.iter().any(|p| of_input.contains_key(p) && !of_state.contains_key(p)) {
+            let (topic, found, expected) = (state.to_owned(), of_state.len(), of_input.len());
+            return Err(Error::TooFewPartitions { topic, found, expected });
+        }
+        for &id in ids {
+            if let (Some(&Some(input)), Some(&Some(state))) = (of_input.get(&id), of_state.get(&id)) {
+                led.entry([input, state]).or_default().push(id);
+            }
+        }
+        Ok(led)
     }
 
     /// Gives the partitions back.

@@ -1,12 +1,13 @@
 //! Where partitions begin and end, and which of them have a leader: all at once, as there may be thousands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::error::{Context, Error, Result};
+use super::error::{Context, Error, Remedy, Result};
 use crate::record::PartitionId;
 
 /// First and next offset of each of these partitions. Asks `alive` between requests, of which there is one for each end and leader.
@@ -34,15 +35,26 @@ pub(super) fn next_offsets<C: ConsumerContext>(
     offsets(consumer, topic, partitions, KafkaOffset::End, timeout)
 }
 
-/// Partitions of a topic for which Kafka names a leader. That a starting broker may deny the topic is no error: there are none then.
-pub(super) fn led<C: ConsumerContext>(
+/// Partitions of a topic, and who leads each, if anybody does.
+///
+/// # Errors
+/// A right is missing. That a starting broker may deny the topic is no error: there are no partitions then.
+pub(super) fn leaders<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     timeout: Duration,
-) -> Result<BTreeSet<PartitionId>> {
-    let metadata = consumer.fetch_metadata(Some(topic), timeout).action("ask Kafka for the leaders of partitions")?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-    Ok(partitions.filter(|p| p.leader() >= 0).map(|p| PartitionId(p.id())).collect())
+) -> Result<BTreeMap<PartitionId, Option<i32>>> {
+    const ACTION: &str = "ask Kafka for the leaders of partitions";
+    let metadata = consumer.fetch_metadata(Some(topic), timeout).action(ACTION)?;
+    let Some(topic) = metadata.topics().first() else { return Ok(BTreeMap::new()) };
+    if let Some(error) = topic.error() {
+        let error = Error::Call { action: ACTION, cause: KafkaError::MetadataFetch(error.into()) };
+        if error.remedy() == Remedy::Stop {
+            return Err(error);
+        }
+    }
+    let leader = |id| (id >= 0).then_some(id);
+    Ok(topic.partitions().iter().map(|p| (PartitionId(p.id()), leader(p.leader()))).collect())
 }
 
 fn offsets<C: ConsumerContext>(

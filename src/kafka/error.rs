@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::record::PartitionId;
+use crate::record::{NextOffset, Offset, PartitionId};
 
 /// The action of a commit outside a transaction.
 pub(super) const COMMIT: &str = "commit the offsets";
@@ -29,6 +29,9 @@ pub enum Error {
     /// What is stored of a partition may be more than can be seen yet, or be of use soon.
     #[error("read the state of partition {partition}: {why}")]
     Unsettled { partition: PartitionId, why: String },
+    /// Kafka sent a record that lies before the one asked for.
+    #[error("read partition {partition}: Kafka sent offset {found}, expected {expected} or a later one")]
+    WentBack { partition: PartitionId, found: Offset, expected: NextOffset },
     /// A topic that must exist does not.
     #[error("find topic `{topic}`: it does not exist, create it or run `residua check --connect --create-topics`")]
     MissingTopic { topic: String },
@@ -75,7 +78,7 @@ impl Error {
             // Before what librdkafka says: it would have a refused transaction aborted and tried again for ever.
             Error::Delivery { first, .. } if is_denied(*first) || is_refused(*first) => Remedy::Stop,
             Error::Call { cause, .. } if code(cause).is_some_and(is_denied) => Remedy::Stop,
-            Error::Delivery { .. } | Error::Unsettled { .. } => Remedy::Abort,
+            Error::Delivery { .. } | Error::Unsettled { .. } | Error::WentBack { .. } => Remedy::Abort,
             Error::Call { cause: KafkaError::Transaction(e), .. } if e.txn_requires_abort() => Remedy::Abort,
             Error::Call { .. } => Remedy::Replace,
         }

@@ -266,7 +266,10 @@ impl Metrics {
                 ),
             )?,
             commits: ["committed", "aborted", "unknown"].map(|end| commits.with_label_values(&[end])),
-            lag: per_worker("residua_lag_records", "Records in the assigned partitions that were not yet read.")?,
+            lag: per_worker(
+                "residua_lag_records",
+                "Records in the assigned partitions that were not yet read; without those that have no leader.",
+            )?,
             partitions: per_worker("residua_assigned_partitions", "Partitions of the input assigned to a worker.")?,
             astray: per_worker(
                 "residua_waiting_partitions",

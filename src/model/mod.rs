@@ -60,6 +60,17 @@ pub struct Model {
     checksum: String,
 }
 
+/// Which of the models that followed each other it is: a later one has a larger number (its offset in their topic).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edition(pub i64);
+
+impl Edition {
+    /// Of a model that follows no other.
+    pub const NONE: Edition = Edition(-1);
+    /// No model is later.
+    pub const LAST: Edition = Edition(i64::MAX);
+}
+
 /// Where the training records came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

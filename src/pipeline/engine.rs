@@ -4,19 +4,18 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::InForce;
 use super::batch::{Batch, Entry};
-use super::{Edition, InForce};
-use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, Told, Verdict};
+use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, StateError, Told, Verdict};
 use crate::incident::{Event, IncidentSettings};
 use crate::kafka::{self, Assigned, DeadLetterForm, KafkaSettings, Message, Outgoing, Output, Stored};
-use crate::metrics::{Metrics, Outcomes, Restore, Scores};
-use crate::model::Model;
+use crate::metrics::{Outcomes, Restore, Scores};
+use crate::model::{Edition, Model};
 use crate::record::{Alert, Decoder, InputSettings, NextOffset, Offset, PartitionId, RawRecord, SchemaError};
 
 /// Decoder and detector for one model, and the batch between them.
 pub struct Engine {
     model: Arc<Model>,
-    edition: Edition,
     decoder: Decoder,
     detector: Detector,
     values: Vec<f64>,
@@ -25,6 +24,25 @@ pub struct Engine {
     wire: Vec<u8>,
     dead_letters: DeadLetterForm,
     left_open: Vec<LeftOpen>,
+}
+
+/// Where a partition goes on.
+pub struct Found {
+    pub partition: PartitionId,
+    /// Where its records count from.
+    pub from: NextOffset,
+    /// What its state includes; between there and `from` records are replayed. None: all series begin anew.
+    pub checkpoint: Option<NextOffset>,
+    pub restore: Restore,
+    /// Series whose stored state cannot be read.
+    pub unreadable: u64,
+}
+
+impl Found {
+    /// Where reading begins.
+    pub fn begin(&self) -> NextOffset {
+        self.checkpoint.unwrap_or(self.from)
+    }
 }
 
 /// An incident that was open in stored state which is of no use: it ends unseen.
@@ -60,10 +78,9 @@ impl Engine {
         let InForce { model, edition, .. } = in_force.clone();
         Ok(Engine {
             decoder: Decoder::new(input, model.schema())?,
-            detector: Detector::new(Arc::clone(&model), detector, series, incidents),
+            detector: Detector::new(Arc::clone(&model), detector, series, incidents).of_edition(edition),
             values: vec![0.0; model.schema().len()],
             model,
-            edition,
             batch: Batch::default(),
             verdicts: Vec::new(),
             wire: Vec::new(),
@@ -100,7 +117,7 @@ impl Engine {
     pub fn replay(&mut self, raw: &RawRecord<'_>) {
         if let Ok(decoded) = self.decoder.decode(raw, &mut self.values) {
             let arrival = Arrival { position: raw.position, series: &decoded.series, time: decoded.time };
-            self.detector.observe(arrival, &self.values);
+            self.detector.observe_again(arrival, &self.values);
             self.batch.push_silent(raw.position, decoded.time);
         }
     }
@@ -121,46 +138,31 @@ impl Engine {
         });
         match failed {
             Some(error) => Err(error),
-            None => output.send_marker(kafka, partition, &self.framed(&marker)),
+            None => output.send_marker(kafka, partition, &marker),
         }
     }
 
-    /// A marker as it is stored: the edition of the model comes first.
-    fn framed(&self, marker: &[u8]) -> Vec<u8> {
-        [&self.edition.0.to_le_bytes(), marker].concat()
-    }
-
-    /// Takes up what is stored of a partition. Returns where reading must begin for the state to be whole at `assigned.from`; none
-    /// where nothing of use is stored, and all series begin anew; incidents that were open there end then. `seen`: the last model of
-    /// the models topic that this process has looked at.
+    /// Takes up what is stored of a partition. Where nothing of use is stored all series begin anew, and incidents that were open there
+    /// end. `seen`: the last model of the models topic that this process has looked at.
     ///
     /// # Errors
     /// Nothing of use can be seen, but there may be more, or it is of a model that is yet to be read.
-    pub fn restore(
-        &mut self,
-        assigned: &Assigned,
-        stored: Option<&Stored>,
-        seen: Edition,
-        metrics: &Metrics,
-    ) -> kafka::Result<Option<NextOffset>> {
+    pub fn restore(&mut self, assigned: &Assigned, stored: Option<&Stored>, seen: Edition) -> kafka::Result<Found> {
         let Assigned { partition, from, oldest, .. } = *assigned;
-        self.detector.forget_partition(partition);
         self.left_open.retain(|left| left.told.partition != partition);
         let nothing = Stored { complete: true, ..Stored::default() };
         let Stored { marker, series, complete } = stored.unwrap_or(&nothing);
+        let marker = marker.as_deref();
+        let names = series.keys().map(String::as_str);
         let series = series.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        let (edition, marker) = match marker.as_deref().and_then(<[u8]>::split_first_chunk) {
-            Some((edition, marker)) => (Edition(i64::from_le_bytes(*edition)), Some(marker)),
-            None => (Edition::NONE, marker.as_deref()),
-        };
         let restored = marker.map(|marker| self.detector.restore(partition, marker, series.clone(), from));
+        let newer = matches!(restored, Some(Err(StateError::Model { edition, .. })) if edition > seen);
         let why = match restored {
             Some(Ok((next, unreadable))) if oldest <= next && next <= from => {
                 if unreadable > 0 {
                     tracing::warn!(%partition, series = unreadable, "stored state cannot be read, these series begin anew");
                 }
-                metrics.restored(Restore::Whole, unreadable);
-                return Ok(Some(next));
+                return Ok(Found { partition, from, checkpoint: Some(next), restore: Restore::Whole, unreadable });
             }
             Some(Ok((next, _))) if next < oldest => {
                 format!("records from {next} to {oldest} are no longer in the input")
@@ -169,22 +171,22 @@ impl Engine {
             Some(Err(error)) => error.to_string(),
             None => "there is none yet".to_owned(),
         };
-        self.detector.forget_partition(partition);
+        self.detector.begin_anew(partition, from, names);
         if !complete {
             return Err(kafka::Error::Unsettled { partition, why: format!("a transaction is open there; {why}") });
         }
-        if edition > seen {
+        if newer {
             return Err(kafka::Error::Unsettled { partition, why: format!("it is of a newer model; {why}") });
         }
         if let Some(marker) = marker {
             let (model, told) = Detector::left_open(partition, marker, series);
             self.left_open.extend(told.into_iter().map(|told| LeftOpen { told, model: model.clone() }));
         }
-        metrics.restored(if marker.is_some() { Restore::Discarded } else { Restore::None }, 0);
         if marker.is_some() {
             tracing::warn!(%partition, why, "the stored state is of no use, the partition's series begin anew");
         }
-        Ok(None)
+        let restore = if marker.is_some() { Restore::Discarded } else { Restore::None };
+        Ok(Found { partition, from, checkpoint: None, restore, unreadable: 0 })
     }
 
     /// Records taken and not yet judged.
@@ -394,8 +396,7 @@ mod tests {
         complete: bool,
         seen: Edition,
     ) -> kafka::Result<Option<NextOffset>> {
-        let marker = stored.detector.checkpoint(PartitionId(0), NextOffset(40), |_, _| {});
-        let marker = Some(stored.framed(&marker));
+        let marker = Some(stored.detector.checkpoint(PartitionId(0), NextOffset(40), |_, _| {}));
         let stored = Stored { marker, series: Default::default(), complete };
         let assigned = Assigned {
             partition: PartitionId(0),
@@ -404,7 +405,7 @@ mod tests {
             lost_to_retention: 0,
             cut_off: 0,
         };
-        by.restore(&assigned, Some(&stored), seen, &Metrics::new("0", &[], &[]).unwrap())
+        by.restore(&assigned, Some(&stored), seen).map(|found| found.checkpoint)
     }
 
     #[test]

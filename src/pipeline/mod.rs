@@ -18,14 +18,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::Engine;
 use open::Open;
-use progress::Progress;
-pub use shared::{Edition, InForce, ModelSlot, Pulse, Stop};
+use partitions::MODEL_PATIENCE;
+use progress::{Progress, Sight};
+use recovery::SEARCH_PAUSE_MIN;
+pub use shared::{InForce, ModelSlot, Pulse, Stop};
 
 use crate::detector::{DetectorSettings, Forgotten, SeriesSettings};
 use crate::incident::IncidentSettings;
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled};
 use crate::metrics::{CommitEnd, Metrics, Stage};
-use crate::record::{InputSettings, PartitionId, SchemaError};
+use crate::record::{InputSettings, PartitionId, Position, SchemaError};
 
 /// Records judged in one forward pass at most.
 const BATCH_RECORDS_MAX: usize = 1_024;
@@ -102,6 +104,11 @@ struct Worker {
     look_again: Option<Instant>,
     /// Whether the output must be replaced before anything is read.
     broken: bool,
+    /// How long until the next look for them, and whether one leader is asked after the other.
+    search_pause: Duration,
+    leader_by_leader: bool,
+    /// Since when there is a newer model.
+    outdated: Option<Instant>,
     /// When something last failed, and when this member was last fenced.
     failed: Option<Instant>,
     fenced: Option<Instant>,
@@ -112,7 +119,7 @@ struct Worker {
 pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError> {
     let in_force = shared.model.in_force().ok_or(WorkerError::NoModel)?;
     let engine = engine(&in_force, &settings)?;
-    let output = match connect(&settings, &shared) {
+    let output = match connect(&settings, &|| shared.wanted()) {
         Err(_) if shared.stop.requested() => return Ok(()),
         connected => connected?,
     };
@@ -133,6 +140,9 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         astray: BTreeMap::new(),
         look_again: None,
         broken: false,
+        search_pause: SEARCH_PAUSE_MIN,
+        leader_by_leader: false,
+        outdated: None,
         failed: None,
         fenced: None,
         progress: Progress::new(),
@@ -150,8 +160,8 @@ fn engine(in_force: &InForce, settings: &WorkerSettings) -> Result<Engine, Schem
 }
 
 /// Waits for a broker if need be; the pulse goes on meanwhile.
-fn connect(settings: &WorkerSettings, shared: &Shared) -> kafka::Result<Output> {
-    Output::connect(&settings.kafka, &settings.transactional_id, &|| shared.wanted())
+fn connect(settings: &WorkerSettings, wanted: &dyn Fn() -> bool) -> kafka::Result<Output> {
+    Output::connect(&settings.kafka, &settings.transactional_id, wanted)
 }
 
 impl Worker {
@@ -186,24 +196,25 @@ impl Worker {
             self.open.begin(&mut self.output)?;
         }
         match self.input.poll(self.open.wait(self.settings.kafka.commit_interval))? {
-            Polled::Record(message) if self.broken || self.astray.contains_key(&message.partition()) => {}
+            Polled::Record(_) if self.broken => {}
             Polled::Record(message) => {
                 let raw = message.raw();
-                if self.progress.replays(raw.position) {
-                    self.engine.replay(&raw);
-                } else {
-                    if self.open.since.is_none() {
-                        self.shared.pulse.began();
+                match self.progress.see(raw.position) {
+                    Sight::Unasked => {}
+                    Sight::Behind(expected) => {
+                        let Position { partition, offset: found } = raw.position;
+                        return Err(kafka::Error::WentBack { partition, found, expected }.into());
                     }
-                    self.open.begin(&mut self.output)?;
-                    self.open.read(&raw);
-                    self.engine.take(
-                        &message,
-                        &raw,
-                        &self.settings.kafka,
-                        &mut self.output,
-                        &mut self.open.outcomes,
-                    )?;
+                    Sight::Again => self.engine.replay(&raw),
+                    Sight::New => {
+                        if self.open.since.is_none() {
+                            self.shared.pulse.began();
+                        }
+                        self.open.begin(&mut self.output)?;
+                        self.open.read(&raw);
+                        let Worker { settings, engine, output, open, .. } = self;
+                        engine.take(&message, &raw, &settings.kafka, output, &mut open.outcomes)?;
+                    }
                 }
             }
             Polled::Assign(partitions) => self.announce(partitions)?,
@@ -215,9 +226,9 @@ impl Worker {
         }
         if self.open.is_due(self.settings.kafka.commit_interval) {
             self.commit(Checkpoint::WhenDue)?;
-            self.look_around()?;
+            self.look_around();
         }
-        Ok(())
+        self.follow_model()
     }
 
     fn judge(&mut self) -> kafka::Result<()> {
@@ -270,33 +281,46 @@ impl Worker {
         Ok(())
     }
 
-    fn newer_model(&self) -> Option<InForce> {
-        (self.shared.model.version() != self.in_force.version).then(|| self.shared.model.in_force()).flatten()
-    }
-
-    fn use_model(&mut self, newer: InForce) -> Result<(), SchemaError> {
-        self.engine = engine(&newer, &self.settings)?;
-        self.in_force = newer;
-        Ok(())
-    }
-
-    /// After a commit: a newer model, librdkafka's report.
-    fn look_around(&mut self) -> Result<(), WorkerError> {
-        // A replay never spans two models.
-        if self.progress.replay.is_empty()
-            && let Some(newer) = self.newer_model()
-        {
-            self.open.begin(&mut self.output)?;
-            self.engine.close_incidents(&self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
-            self.use_model(newer)?;
-            // Before any record is judged by it: from here on the series begin anew, also after a crash.
-            self.progress.marked.clear();
-            self.commit(Checkpoint::Now)?;
+    /// Takes up a newer model: the series begin anew, and what is open ends.
+    fn follow_model(&mut self) -> Result<(), WorkerError> {
+        if self.shared.model.version() == self.in_force.version {
+            self.outdated = None;
+            return Ok(());
         }
+        let since = *self.outdated.get_or_insert_with(Instant::now);
+        // A replay never spans two models; but one that does not come to its end must not keep the old one in force.
+        let replaying: Vec<PartitionId> = self.progress.replay.keys().copied().collect();
+        if !replaying.is_empty() {
+            if since.elapsed() < MODEL_PATIENCE {
+                return Ok(());
+            }
+            for partition in replaying {
+                self.progress.forget(partition);
+                self.astray.entry(partition).or_insert_with(Instant::now);
+            }
+            self.note_astray();
+        }
+        let Some(newer) = self.shared.model.in_force() else { return Ok(()) };
+        let fresh = engine(&newer, &self.settings)?;
+        if self.progress.is_empty() {
+            (self.engine, self.in_force) = (fresh, newer);
+            return Ok(());
+        }
+        // So that whoever goes on from here knows what was open.
+        self.commit(Checkpoint::Now)?;
+        self.open.begin(&mut self.output)?;
+        self.engine.close_incidents(&self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
+        (self.engine, self.in_force) = (fresh, newer);
+        // Before any record is judged by it: from here on the series begin anew, also after a crash.
+        self.progress.marked.clear();
+        Ok(self.commit(Checkpoint::Now)?)
+    }
+
+    /// After a commit.
+    fn look_around(&mut self) {
         self.shared.metrics.series(&self.label, self.engine.series_count());
         self.shared.metrics.open_incidents(&self.label, self.engine.open_incidents());
         let Forgotten { by_max, by_idle } = self.engine.take_forgotten();
         self.shared.metrics.forgotten(by_max, by_idle);
-        Ok(())
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::engine::Found;
 use super::progress::Progress;
-use super::{Checkpoint, Edition, LEAVE_TIMEOUT, Worker, WorkerError};
+use super::{Checkpoint, LEAVE_TIMEOUT, Worker, WorkerError};
 use crate::kafka::{self, Assigned, Input, KafkaSettings, Partitions, Remedy, Start, StartAt};
 use crate::metrics::Metrics;
-use crate::model::TrainingSource;
+use crate::model::{Edition, TrainingSource};
 use crate::record::{NextOffset, PartitionId};
 
 /// How long to wait for a model that stored state is of, before the state counts as that of a model which is gone.
-const MODEL_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const MODEL_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Worker {
     /// Notes an assignment. Partitions held or announced before, and never revoked, are no longer this worker's.
@@ -32,18 +33,15 @@ impl Worker {
     pub(super) fn take_over(&mut self) -> Result<(), WorkerError> {
         let Some(partitions) = self.arriving.take() else { return Ok(()) };
         let ids = partitions.ids();
-        // Nothing is held: nothing is judged by the old one.
-        if let Some(newer) = self.newer_model() {
-            self.use_model(newer)?;
-        }
-        match self.find(&ids) {
-            Ok(begins) => {
-                self.input.accept(&partitions, &begins)?;
+        let found = self.find(&ids);
+        let accepted = found.and_then(|found| self.input.accept(&partitions, &begins(&found)).map(|()| found));
+        match accepted {
+            Ok(found) => {
                 self.held.extend(&ids);
-                let later = ids.iter().filter(|p| !begins.contains_key(p));
-                self.astray.extend(later.map(|&p| (p, Instant::now())));
-                tracing::info!(worker = self.label, partitions = ?begins.iter().map(|(p, n)| (p.0, n.0)).collect::<Vec<_>>(), "partitions assigned");
-                self.warn_of_astray();
+                self.astray.extend(ids.iter().map(|&p| (p, Instant::now())));
+                self.settle(&found);
+                tracing::info!(worker = self.label, partitions = ?found.iter().map(|f| (f.partition.0, f.from.0)).collect::<Vec<_>>(), "partitions assigned");
+                self.pause_search();
                 self.note_assignment(true);
             }
             Err(e) if e.remedy() == Remedy::Stop => return Err(e.into()),
@@ -57,26 +55,62 @@ impl Worker {
 
     /// Where to begin in each of these partitions, with the state of their series restored. Some may be missing: they have no leader, or
     /// what is stored of them may be more than can be seen yet.
-    pub(super) fn find(&mut self, ids: &[PartitionId]) -> kafka::Result<BTreeMap<PartitionId, NextOffset>> {
-        let Worker { shared, settings, in_force, engine, progress, input, astray, .. } = self;
-        let (settings, metrics) = (&settings.kafka, &shared.metrics);
+    pub(super) fn find(&mut self, ids: &[PartitionId]) -> kafka::Result<Vec<Found>> {
+        let led = self.input.led(ids, &self.settings.kafka.state)?;
+        if !self.leader_by_leader {
+            let all: Vec<PartitionId> = led.values().flatten().copied().collect();
+            let found = self.find_led(&all);
+            // One that does not answer makes the whole request fail.
+            self.leader_by_leader = found.is_err() && led.len() > 1;
+            return found;
+        }
+        let (mut found, mut failed) = (Vec::new(), None);
+        for led in led.values() {
+            match self.find_led(led) {
+                Ok(more) => found.extend(more),
+                Err(e) if e.remedy() == Remedy::Stop => return Err(e),
+                Err(e) => failed = Some(e),
+            }
+        }
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "some partitions cannot be taken up yet");
+                Ok(found)
+            }
+            None => Ok(found),
+        }
+    }
+
+    fn find_led(&mut self, ids: &[PartitionId]) -> kafka::Result<Vec<Found>> {
+        let Worker { shared, settings, in_force, engine, input, astray, .. } = self;
+        let settings = &settings.kafka;
         let wanted = || shared.wanted();
-        let ids = input.led(ids, &settings.state)?;
         // In this order: a commit in between leaves a checkpoint that is too old, which a replay mends, and none that is too new.
-        let stored = kafka::read_state(settings, &ids, &wanted)?;
-        let assigned = input.look_up(&ids, &wanted, &|p| start_at(settings, in_force.model.source(), p))?;
-        note_losses(&assigned, metrics);
-        let mut begins = BTreeMap::new();
+        let stored = kafka::read_state(settings, ids, &wanted)?;
+        let assigned = input.look_up(ids, &wanted, &|p| start_at(settings, in_force.model.source(), p))?;
+        note_losses(&assigned, &shared.metrics);
+        let mut found = Vec::new();
         for assigned in &assigned {
-            let partition = assigned.partition;
-            let patient = astray.get(&partition).is_none_or(|since| since.elapsed() < MODEL_PATIENCE);
-            let models_seen = if patient { shared.model.seen() } else { Edition::LAST };
-            match engine.restore(assigned, stored.get(&partition), models_seen, metrics) {
-                Ok(begin) => drop(begins.insert(partition, progress.resume(partition, begin, assigned.from))),
+            let patient = astray.get(&assigned.partition).is_none_or(|since| since.elapsed() < MODEL_PATIENCE);
+            let seen = if patient { shared.model.seen_by(in_force) } else { Edition::LAST };
+            match engine.restore(assigned, stored.get(&assigned.partition), seen) {
+                Ok(place) => found.push(place),
                 Err(error) => tracing::warn!(%error, "cannot take up a partition yet"),
             }
         }
-        Ok(begins)
+        Ok(found)
+    }
+
+    /// Reading goes on in partitions that were found.
+    pub(super) fn settle(&mut self, found: &[Found]) {
+        for place in found {
+            self.progress.resume(place);
+            self.astray.remove(&place.partition);
+            self.shared.metrics.restored(place.restore, place.unreadable);
+        }
+        self.leader_by_leader &= !self.astray.is_empty();
+        self.note_astray();
     }
 
     /// Settles and gives partitions back.
@@ -116,10 +150,16 @@ impl Worker {
         self.shared.metrics.rebalanced(&self.label, self.held.len());
         self.shared.metrics.series(&self.label, self.engine.series_count());
         self.shared.metrics.open_incidents(&self.label, self.engine.open_incidents());
-        self.shared.metrics.astray(&self.label, self.astray.len());
+        self.note_astray();
         if self.held.is_empty() {
             self.shared.pulse.committed(); // whatever was left is somebody else's
         }
+    }
+
+    /// Partitions that wait are not a secret.
+    pub(super) fn note_astray(&self) {
+        self.shared.metrics.astray(&self.label, self.astray.len());
+        self.shared.pulse.astray(self.astray.values().min().copied());
     }
 
     /// Leaves the group and joins it again. librdkafka gives up a partition whose next record is gone; taking it over anew finds
@@ -134,6 +174,10 @@ impl Worker {
         self.note_assignment(false);
         Ok(())
     }
+}
+
+pub(super) fn begins(found: &[Found]) -> BTreeMap<PartitionId, NextOffset> {
+    found.iter().map(|found| (found.partition, found.begin())).collect()
 }
 
 /// Counts what Kafka no longer has.

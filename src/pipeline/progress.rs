@@ -3,10 +3,25 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::engine::Found;
 use crate::record::{NextOffset, PartitionId, Position};
+
+/// What a record is to the partition that it is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    New,
+    /// It was judged before.
+    Again,
+    /// Where reading of its partition begins is not known yet.
+    Unasked,
+    /// It lies before the one that must come next.
+    Behind(NextOffset),
+}
 
 /// How far each partition held is.
 pub(super) struct Progress {
+    /// Before which no record may come; only of partitions whose place is known.
+    next: BTreeMap<PartitionId, NextOffset>,
     /// Committed, and all of it in the state of its series; not for partitions that are replayed.
     pub(super) reached: BTreeMap<PartitionId, NextOffset>,
     /// What the last checkpoint includes.
@@ -20,21 +35,16 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new() -> Progress {
-        let (reached, marked, replay) = Default::default();
-        Progress { reached, marked, replay, checkpointed: Instant::now(), first: false }
+        let (next, reached, marked, replay) = Default::default();
+        Progress { next, reached, marked, replay, checkpointed: Instant::now(), first: false }
     }
 
-    /// A checkpoint of the partition includes everything before `checkpoint`, if there is one; records count from `from`. Returns
-    /// where reading begins.
-    pub(super) fn resume(
-        &mut self,
-        partition: PartitionId,
-        checkpoint: Option<NextOffset>,
-        from: NextOffset,
-    ) -> NextOffset {
+    /// Reading of the partition begins where it was found.
+    pub(super) fn resume(&mut self, found: &Found) {
+        let Found { partition, from, checkpoint, .. } = *found;
         self.forget(partition);
-        let begin = checkpoint.unwrap_or(from);
-        if begin < from {
+        self.next.insert(partition, found.begin());
+        if found.begin() < from {
             self.replay.insert(partition, from);
         } else {
             self.reached.insert(partition, from);
@@ -44,29 +54,64 @@ impl Progress {
             // With its first commit, else nobody would know later where the series began.
             None => self.first = true,
         }
-        begin
     }
 
     pub(super) fn forget(&mut self, partition: PartitionId) {
+        self.next.remove(&partition);
         self.reached.remove(&partition);
         self.marked.remove(&partition);
         self.replay.remove(&partition);
     }
 
-    /// Whether the record is only read again.
-    pub(super) fn replays(&mut self, position: Position) -> bool {
-        let Some(&until) = self.replay.get(&position.partition) else { return false };
-        let again = position.offset.0 < until.0;
-        if position.offset.0 + 1 >= until.0 {
-            self.replay.remove(&position.partition);
-            self.reached.insert(position.partition, until);
+    /// Whether reading of any partition has begun.
+    pub(super) fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
+
+    /// Takes note of a record that was read.
+    pub(super) fn see(&mut self, position: Position) -> Sight {
+        let Position { partition, offset } = position;
+        let Some(next) = self.next.get_mut(&partition) else { return Sight::Unasked };
+        if offset.0 < next.0 {
+            return Sight::Behind(*next);
         }
-        again
+        *next = offset.next();
+        let Some(&until) = self.replay.get(&partition) else { return Sight::New };
+        let again = offset.0 < until.0;
+        if offset.0 + 1 >= until.0 {
+            self.replay.remove(&partition);
+            self.reached.insert(partition, until);
+        }
+        if again { Sight::Again } else { Sight::New }
     }
 
     /// Partitions that have moved on since their checkpoint.
     pub(super) fn unmarked(&self) -> Vec<(PartitionId, NextOffset)> {
         let moved = self.reached.iter().filter(|(partition, next)| self.marked.get(*partition) != Some(*next));
         moved.map(|(&partition, &next)| (partition, next)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Restore;
+    use crate::record::Offset;
+
+    #[test]
+    fn records_are_replayed_then_new_and_never_behind() {
+        let mut progress = Progress::new();
+        let partition = PartitionId(3);
+        let see = |progress: &mut Progress, offset| progress.see(Position { partition, offset: Offset(offset) });
+        assert_eq!(see(&mut progress, 5), Sight::Unasked);
+        let (from, checkpoint) = (NextOffset(20), Some(NextOffset(10)));
+        progress.resume(&Found { partition, from, checkpoint, restore: Restore::Whole, unreadable: 0 });
+        assert_eq!(see(&mut progress, 0), Sight::Behind(NextOffset(10)), "Kafka went back to the beginning");
+        assert_eq!([10, 15, 19].map(|offset| see(&mut progress, offset)), [Sight::Again; 3]);
+        assert_eq!(see(&mut progress, 19), Sight::Behind(NextOffset(20)));
+        assert_eq!([20, 24].map(|offset| see(&mut progress, offset)), [Sight::New; 2]);
+        assert_eq!(progress.unmarked(), [(partition, NextOffset(20))]);
+        progress.forget(partition);
+        assert_eq!(see(&mut progress, 25), Sight::Unasked);
     }
 }

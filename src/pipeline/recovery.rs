@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::partitions::begins;
 use super::progress::Progress;
-use super::{RETRY_PAUSE, Worker, WorkerError, connect};
+use super::{Checkpoint, RETRY_PAUSE, Worker, WorkerError, connect};
 use crate::kafka::{self, Remedy};
 use crate::metrics::CommitEnd;
 
-/// Pause between two looks for partitions that have no leader, while others have one.
-const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two looks for partitions that have no leader, while others are read: a look takes time from them.
+pub(super) const SEARCH_PAUSE_MIN: Duration = Duration::from_secs(1);
+const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(16);
 /// For how long after trouble with Kafka its echo is expected.
 const SHADOW_TIME: Duration = Duration::from_secs(120);
 
@@ -42,7 +44,9 @@ impl Worker {
         tracing::warn!(%error, "going back to the last commit");
         self.failed = Some(Instant::now());
         self.shared.pulse.turn();
-        self.not_committed(&error);
+        if self.open.since.is_some() {
+            self.not_committed(&error);
+        }
         if let Some(topic) = error.untimely_for() {
             // Only dead letters carry a time that is not that of writing.
             if topic != self.settings.kafka.dead_letters || !self.engine.stamp_dead_letters_anew() {
@@ -67,8 +71,11 @@ impl Worker {
         self.progress = Progress::new();
         self.broken |= remedy == Remedy::Replace || self.output.abort().is_err();
         self.shared.pulse.turn();
-        self.astray = self.held.iter().map(|&p| (p, Instant::now())).collect();
+        for &partition in &self.held {
+            self.astray.entry(partition).or_insert_with(Instant::now);
+        }
         self.look_again = None;
+        self.note_astray();
         // A commit that still waits in librdkafka would take on the member's next generation, and set offsets back.
         if error.is_out_of_range() || error.is_undecided_commit() {
             self.join_again()?;
@@ -87,7 +94,8 @@ impl Worker {
 
     /// A new producer for one that is of no further use. False: not yet.
     pub(super) fn replace_output(&mut self) -> kafka::Result<bool> {
-        match connect(&self.settings, &self.shared) {
+        // One try at a time: rebalances must be answered in between.
+        match connect(&self.settings, &|| false) {
             Ok(fresh) => {
                 self.shared.pulse.turn();
                 std::mem::replace(&mut self.output, fresh).close();
@@ -109,19 +117,18 @@ impl Worker {
         if self.astray.is_empty() || self.look_again.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
-        self.look_again = None;
+        // What others have read must not wait for it.
+        self.commit(Checkpoint::WhenDue)?;
         let ids: Vec<_> = self.astray.keys().copied().collect();
-        let found = self.find(&ids).and_then(|begins| self.input.resume(&begins).map(|()| begins));
+        let found = self.find(&ids).and_then(|found| self.input.resume(&begins(&found)).map(|()| found));
         match found {
-            Ok(begins) => {
-                let before = self.astray.len();
-                self.astray.retain(|p, _| !begins.contains_key(p));
-                if self.astray.is_empty() {
-                    tracing::info!(worker = self.label, partitions = before, "back at the last commit");
-                } else if self.astray.len() < before {
-                    self.warn_of_astray();
+            Ok(found) => {
+                if !found.is_empty() {
+                    self.search_pause = SEARCH_PAUSE_MIN;
+                    let partitions: Vec<_> = found.iter().map(|f| (f.partition.0, f.from.0)).collect();
+                    tracing::info!(worker = self.label, ?partitions, "back at the last commit");
                 }
-                self.shared.metrics.astray(&self.label, self.astray.len());
+                self.settle(&found);
                 self.pause_search();
             }
             Err(error) if error.remedy() == Remedy::Stop => return Err(error),
@@ -138,19 +145,16 @@ impl Worker {
         }
     }
 
-    pub(super) fn warn_of_astray(&self) {
-        if !self.astray.is_empty() {
-            let partitions: Vec<_> = self.astray.keys().map(|p| p.0).collect();
-            tracing::warn!(worker = self.label, ?partitions, "these partitions wait, for a leader or for their state");
-        }
-    }
-
     /// Before partitions are looked for again: where others are read, they are not kept waiting.
-    fn pause_search(&mut self) {
+    pub(super) fn pause_search(&mut self) {
         if self.held.len() == self.astray.len() {
+            self.look_again = None;
             std::thread::sleep(RETRY_PAUSE);
         } else if !self.astray.is_empty() {
-            self.look_again = Some(Instant::now() + SEARCH_INTERVAL);
+            let partitions: Vec<_> = self.astray.keys().map(|p| p.0).collect();
+            tracing::warn!(worker = self.label, ?partitions, "these partitions wait, for a leader or for their state");
+            self.look_again = Some(Instant::now() + self.search_pause);
+            self.search_pause = (2 * self.search_pause).min(SEARCH_PAUSE_MAX);
         }
     }
 }

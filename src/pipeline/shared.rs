@@ -4,18 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::model::Model;
-
-/// Which model of the models topic it is: a later one has a larger number, its offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Edition(pub i64);
-
-impl Edition {
-    /// Of a model that is not from the topic.
-    pub const NONE: Edition = Edition(-1);
-    /// No model is later.
-    pub const LAST: Edition = Edition(i64::MAX);
-}
+use crate::model::{Edition, Model};
 
 /// A model, and how often one was put in force before.
 #[derive(Clone)]
@@ -50,11 +39,15 @@ impl ModelSlot {
 
     /// The models topic was read up to this one, whether it was of use or not.
     pub fn saw(&self, edition: Edition) {
-        self.seen.fetch_max(edition.0, Ordering::Relaxed);
+        self.seen.fetch_max(edition.0, Ordering::Release);
     }
 
-    pub fn seen(&self) -> Edition {
-        Edition(self.seen.load(Ordering::Relaxed))
+    /// The last model that has been looked at, as far as that concerns one who uses the model of this version: a later model in force
+    /// is none that can be done without.
+    pub(super) fn seen_by(&self, user: &InForce) -> Edition {
+        // In this order: a model is in force before it counts as seen.
+        let seen = Edition(self.seen.load(Ordering::Acquire));
+        if self.version() == user.version { seen } else { user.edition }
     }
 
     /// Grows with every `set`; 0 as long as there is no model.
@@ -80,6 +73,8 @@ pub struct Pulse {
     assigned: AtomicI64,
     /// When the oldest record that is not committed yet was read, in ms; `NOTHING_OPEN` if there is none.
     open_since_ms: AtomicU64,
+    /// When the first of the held partitions that wait began to, in ms; `NOTHING_OPEN` if none does.
+    astray_since_ms: AtomicU64,
 }
 
 /// `Pulse::assigned` before the group's first answer.
@@ -95,6 +90,7 @@ impl Default for Pulse {
             answers: AtomicU64::new(0),
             assigned: AtomicI64::new(NO_ASSIGNMENT),
             open_since_ms: AtomicU64::new(NOTHING_OPEN),
+            astray_since_ms: AtomicU64::new(NOTHING_OPEN),
         }
     }
 }
@@ -130,6 +126,20 @@ impl Pulse {
     /// Everything read is committed.
     pub fn committed(&self) {
         self.open_since_ms.store(NOTHING_OPEN, Ordering::Relaxed);
+    }
+
+    /// Since when a held partition is not read.
+    pub fn astray(&self, since: Option<Instant>) {
+        let since = since.map_or(NOTHING_OPEN, |at| at.saturating_duration_since(self.epoch).as_millis() as u64);
+        self.astray_since_ms.store(since, Ordering::Relaxed);
+    }
+
+    /// For how long a held partition has not been read.
+    pub fn astray_for(&self) -> Duration {
+        match self.astray_since_ms.load(Ordering::Relaxed) {
+            NOTHING_OPEN => Duration::ZERO,
+            since => Duration::from_millis(self.now_ms().saturating_sub(since)),
+        }
     }
 
     /// For how long records have been waiting for a commit, over all tries.

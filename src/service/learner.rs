@@ -11,8 +11,8 @@ use super::Failure;
 use super::progress::{Progress, Stage};
 use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
-use crate::model::{ARTIFACT_BYTES_MAX, FitError, Model, ModelSettings, TrainingSource};
-use crate::pipeline::{Edition, Pulse, Stop};
+use crate::model::{ARTIFACT_BYTES_MAX, Edition, FitError, Model, ModelSettings, TrainingSource};
+use crate::pipeline::{Pulse, Stop};
 use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, Refusal, SchemaError, StandIn};
 
 /// Wait between two looks at a topic that has too few records.

@@ -21,8 +21,8 @@ use crate::config::Config;
 use crate::http::{self, Pages};
 use crate::kafka::{self, KafkaSettings, Remedy, TopicReader};
 use crate::metrics::Metrics;
-use crate::model::Model;
-use crate::pipeline::{self, Edition, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
+use crate::model::{Edition, Model};
+use crate::pipeline::{self, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
 use crate::record::{Refusal, Severity};
 
 /// Longest wait for a newer model; bounds how late a wish to stop is seen.

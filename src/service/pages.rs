@@ -105,6 +105,11 @@ impl Pages for Status {
             if silence > self.readiness_timeout {
                 why.push(format!("no broker has answered worker {i} for {} s", silence.as_secs()));
             }
+            let astray = pulse.astray_for();
+            if astray > self.readiness_timeout {
+                let seconds = astray.as_secs();
+                why.push(format!("worker {i} has not been able to read some of its partitions for {seconds} s"));
+            }
             let uncommitted = pulse.uncommitted_for();
             if uncommitted > self.readiness_timeout {
                 why.push(format!("worker {i} has not been able to commit for {} s", uncommitted.as_secs()));

@@ -48,13 +48,18 @@ impl Fleet {
         self.instances.push(Instance { name, process });
     }
 
-    /// kill -9, and after a while a new process of the same name.
-    pub fn kill(&mut self, which: usize, later: Duration) {
+    /// kill -9; the instance is gone until `revive`.
+    pub fn kill(&mut self, which: usize) -> String {
         let at = which % self.instances.len();
-        self.instances[at].process.signal("KILL");
-        std::thread::sleep(later);
-        let name = self.instances[at].name.clone();
-        self.instances[at].process = self.run(&name);
+        let Instance { name, process } = self.instances.remove(at);
+        process.signal("KILL");
+        name
+    }
+
+    /// A new process of this name.
+    pub fn revive(&mut self, name: String) {
+        let process = self.run(&name);
+        self.instances.push(Instance { name, process });
     }
 
     /// SIGTERM; the instance must end by itself, in time and with code 0.
@@ -68,8 +73,7 @@ impl Fleet {
         let at = which % self.instances.len();
         let name = self.instances[at].name.clone();
         self.leave(at);
-        let process = self.run(&name);
-        self.instances.push(Instance { name, process });
+        self.revive(name);
     }
 
     /// SIGSTOP, some time, SIGCONT.

@@ -2,7 +2,8 @@
 //! (or, at least once: only the same again), and every score right, which shows that the state of every series survived.
 //! Method: three instances with two workers on three brokers, 200 series in 8 partitions, 3,400 records a second, one kind of fault
 //! after the other, as often as the table says times `--share`. Then one undisturbed instance reads the same input, and what
-//! both wrote is compared line by line.
+//! both wrote is compared line by line. Recovery is the time until every partition has output for a record written after the fault:
+//! from the signal for kill -9, from the end of the fault for the others.
 //!
 //! `make test-faults` runs all of it (hours); `cargo test` a short run. Arguments: `--share 0.1`, `--only kill,stop`,
 //! `--delivery exactly-once`; `--only cost` measures instead what checkpoints and transactions cost, `--only memory` what a hundred
@@ -28,7 +29,7 @@ use proxy::Proxies;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedHeaders, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use stream::{MACHINES, PARTITIONS, Stream, Watch, position};
 use support::{Broker, Cluster, PATIENCE, plant, residua, wait_for};
@@ -150,10 +151,10 @@ fn arguments() -> Option<Arguments> {
         assert!(known, "--only {name}: expected cost, memory, or some of {:?}", FAULTS.map(|f| f.1));
     }
     if found.share == 0.0 {
-        // A part of `cargo test`: a fault of the process and one of the network.
+        // A part of `cargo test`: a fault of the process, one of the network, and what no other test has three brokers for.
         found.share = f64::MIN_POSITIVE;
         if found.only.is_empty() {
-            found.only = ["kill", "lost-reply"].map(str::to_owned).to_vec();
+            found.only = ["kill", "lost-reply", "leaderless"].map(str::to_owned).to_vec();
         }
     }
     Some(found)
@@ -238,19 +239,31 @@ impl Lab<'_> {
         let watch = Watch::start(broker, &format!("{topic}-wild.scores"));
         let mut recovery = Vec::new();
         // First all of them at work.
-        self.await_output(&mut fleet, &stream, &watch, &topic);
+        self.await_output(Instant::now(), &mut fleet, &stream, &watch, &topic);
         for round in 0..times {
             fleet.await_members();
             // At any moment between two checkpoints.
             std::thread::sleep(Duration::from_millis(200 + (round as u64 * 617) % 2_300));
             log(format_args!("disturb, {} records", stream.written()));
-            if fault == Fault::Leaderless {
-                self.leaderless(round, &mut fleet, &stream, &watch, &topic);
-            } else {
-                self.disturb(fault, round, &mut fleet, &topic, share);
+            let mut since = Instant::now();
+            match fault {
+                Fault::Leaderless => self.leaderless(round, &mut fleet, &stream, &watch, &topic),
+                Fault::Kill => {
+                    let name = fleet.kill(round);
+                    if round % 5 == 4 {
+                        // Back so late that others have taken over.
+                        recovery.push(self.await_output(since, &mut fleet, &stream, &watch, &topic));
+                        since = Instant::now();
+                    }
+                    fleet.revive(name);
+                }
+                _ => self.disturb(fault, round, &mut fleet, &topic, share),
             }
             log(format_args!("disturbed"));
-            recovery.push(self.await_output(&mut fleet, &stream, &watch, &topic));
+            if fault != Fault::Kill {
+                since = Instant::now();
+            }
+            recovery.push(self.await_output(since, &mut fleet, &stream, &watch, &topic));
             if times >= 10 && round % (times / 10) == 0 {
                 eprintln!("  {} of {times}, {} records", round + 1, stream.written());
             }
@@ -281,10 +294,6 @@ impl Lab<'_> {
     fn disturb(&self, fault: Fault, round: usize, fleet: &mut Fleet, topic: &str, share: f64) {
         let broker = (round % 3 + 1).to_string();
         match fault {
-            // At once, as an orchestrator does; and now and then so late that others have taken over.
-            Fault::Kill => {
-                fleet.kill(round, if round % 5 == 4 { SESSION + Duration::from_secs(2) } else { Duration::ZERO })
-            }
             Fault::Stop => fleet.pause(round, SESSION * 2),
             Fault::Terminate => fleet.restart(round),
             // Between 1 and 4 instances, never the same way for long.
@@ -306,7 +315,7 @@ impl Lab<'_> {
             Fault::LostReply => {
                 assert!(self.proxies.lose_end_of_transaction(PATIENCE), "no transaction ended within {PATIENCE:?}");
             }
-            Fault::Leaderless => unreachable!("it looks at the output meanwhile"),
+            Fault::Kill | Fault::Leaderless => unreachable!("they look at the output meanwhile"),
             Fault::Stall => self.stall(fleet, topic, Duration::from_secs(if share < 1.0 { 30 } else { 180 })),
         }
     }
@@ -341,8 +350,9 @@ impl Lab<'_> {
         wait_for("the loss to be noticed", RECOVERY_MAX, || {
             (self.led_by(topic, |leader| leader >= 0).len() == others.len()).then_some(())
         });
-        fleet.kill(round, Duration::ZERO);
-        self.await_output_of(&others, fleet, stream, watch, topic);
+        let name = fleet.kill(round);
+        fleet.revive(name);
+        self.await_output_of(&others, Instant::now(), fleet, stream, watch, topic);
         self.cluster.control(&["start-broker", &broker.to_string()]);
     }
 
@@ -355,22 +365,22 @@ impl Lab<'_> {
         partitions.filter(|p| wanted(p.leader())).map(|p| p.id() as usize).collect()
     }
 
-    /// Waits until every partition has output for a record written after now; how long that took.
-    fn await_output(&self, fleet: &mut Fleet, stream: &Stream, watch: &Watch, topic: &str) -> Duration {
+    /// Waits until every partition has output for a record written after now; how long after `since` that is.
+    fn await_output(&self, since: Instant, fleet: &mut Fleet, stream: &Stream, watch: &Watch, topic: &str) -> Duration {
         let all: Vec<usize> = (0..PARTITIONS).collect();
-        self.await_output_of(&all, fleet, stream, watch, topic)
+        self.await_output_of(&all, since, fleet, stream, watch, topic)
     }
 
     /// The same for some partitions.
     fn await_output_of(
         &self,
         partitions: &[usize],
+        since: Instant,
         fleet: &mut Fleet,
         stream: &Stream,
         watch: &Watch,
         topic: &str,
     ) -> Duration {
-        let since = Instant::now();
         // Written after the fault: what the partitions hold now and one more round of all machines.
         let enough = stream.written() + 2 * MACHINES;
         wait_for("the stream to go on", RECOVERY_MAX, || (stream.written() >= enough).then_some(()));
@@ -423,14 +433,14 @@ impl Lab<'_> {
     /// Every record of the input once in both topics, with the same line; repeats, where they may be, with the same line too.
     /// Returns the number of repeats.
     fn compare(&self, topic: &str, records: usize) -> usize {
-        let mut repeated = 0;
-        for output in ["scores", "anomalies", "incidents"] {
+        let (mut repeated, mut outcomes) = (0, 0);
+        for output in ["scores", "dead-letters", "anomalies", "incidents"] {
             let (calm, none) = self.lines(&format!("{topic}-calm.{output}"));
             let (wild, again) = self.lines(&format!("{topic}-wild.{output}"));
             let count = |lines: &[Vec<u64>]| lines.iter().flatten().filter(|line| **line != 0).count();
             assert_eq!(none, 0, "the undisturbed group repeats itself");
-            if output == "scores" {
-                assert_eq!(count(&calm), records, "the undisturbed group did not score every record");
+            if output == "scores" || output == "dead-letters" {
+                outcomes += count(&calm);
             }
             assert!(count(&calm) > 0, "nothing to compare in {output}");
             for (partition, (calm, wild)) in calm.iter().zip(&wild).enumerate() {
@@ -456,6 +466,7 @@ impl Lab<'_> {
             assert!(self.delivery == "at-least-once" || again == 0, "{again} repeated in {output}");
             repeated += again;
         }
+        assert_eq!(outcomes, records, "the undisturbed group did not score or refuse every record");
         repeated
     }
 
@@ -479,9 +490,12 @@ impl Lab<'_> {
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     let line = message.payload().unwrap_or_default();
-                    let (partition, offset) = position(line);
                     let mut hash = DefaultHasher::new();
                     line.hash(&mut hash);
+                    let (partition, offset) = match message.headers() {
+                        Some(headers) if headers.count() > 0 => refused(headers, &mut hash),
+                        _ => position(line),
+                    };
                     let hash = hash.finish().max(1);
                     let of = &mut lines[partition];
                     of.resize(of.len().max(offset as usize + 1), 0);
@@ -497,4 +511,20 @@ impl Lab<'_> {
         }
         (lines, again)
     }
+}
+
+/// Partition and offset of a dead letter's record; all that its headers say goes into the hash, but for the group that says it.
+fn refused(headers: &BorrowedHeaders, hash: &mut DefaultHasher) -> (usize, i64) {
+    let mut at = (None, None);
+    for header in headers.iter() {
+        let value = header.value.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        match header.key {
+            "__connect.errors.connector.name" => continue,
+            "__connect.errors.partition" => at.0 = value.parse().ok(),
+            "__connect.errors.offset" => at.1 = value.parse().ok(),
+            _ => {}
+        }
+        (header.key, value).hash(hash);
+    }
+    (at.0.expect("the partition of a dead letter"), at.1.expect("the offset of a dead letter"))
 }

@@ -11,7 +11,7 @@ use rdkafka::producer::Producer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::support::plant::{self, Fault};
-use crate::support::{Broker, send};
+use crate::support::{Broker, Outgoing, send};
 
 pub const MACHINES: usize = 200;
 pub const PARTITIONS: usize = 8;
@@ -50,6 +50,9 @@ impl Stream {
                     send(&producer, &topic, &record);
                     count.fetch_add(1, Ordering::Relaxed);
                 }
+                // And one message in some hundreds is no record.
+                send(&producer, &topic, &Outgoing::new(plant::name(step % MACHINES), format!("{{\"flow\":{step}")));
+                count.fetch_add(1, Ordering::Relaxed);
                 step += STEPS;
                 producer.poll(Duration::ZERO);
                 let due = since + Duration::from_secs_f64((step * MACHINES) as f64 / RATE);

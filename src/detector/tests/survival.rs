@@ -194,13 +194,14 @@ fn the_encoding_of_state_does_not_change_by_accident() {
     back.encode(&mut again);
     assert_eq!(again, bytes);
 
-    let mut detector = detector(&model);
+    let mut detector = detector(&model).of_edition(Edition(258));
     detector.observe(Arrival { time: EventTime(7), ..of("s") }, &[0.0, 0.0]);
     detector.judge();
     let marker = detector.checkpoint(PartitionId(0), NextOffset(3), |_, _| {});
-    assert_eq!(marker[..25], [1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(marker[..25], [2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(marker[25..33], 7i64.to_le_bytes());
-    assert_eq!(marker[89..], *model.fingerprint().as_bytes());
+    assert_eq!(marker[89..97], 258i64.to_le_bytes());
+    assert_eq!(marker[97..], *model.fingerprint().as_bytes());
 }
 
 #[test]
