@@ -303,9 +303,9 @@ impl Input {
         Ok(())
     }
 
-    /// Whether a broker was out of reach within `time`.
-    pub fn was_cut_off(&self, time: Duration) -> bool {
-        self.trouble.is_some_and(|(_, at)| at.elapsed() < time)
+    /// When a broker was last out of reach, if ever.
+    pub fn last_trouble(&self) -> Option<Instant> {
+        self.trouble.map(|(_, at)| at)
     }
 
     /// The identity that ties offsets in a transaction to this member's assignment.
