@@ -8,8 +8,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 use super::csv::{CsvArgs, CsvRecords, file_name, read};
+use super::incidents::{self, Found};
 use super::learn::{AlarmArgs, ModelArgs, learn};
-use super::quality::quality;
+use super::quality::{Quality, quality};
+use super::report::{Chart, Subject};
 use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
 use crate::incident::IncidentSettings;
 use crate::model::TrainingSource;
@@ -31,6 +33,12 @@ pub struct Args {
     /// Write row, score and flagged of every later row to this CSV file; rows count from 0
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Write the incidents of the later rows to this CSV file
+    #[arg(long, value_name = "FILE")]
+    incidents: Option<PathBuf>,
+    /// Draw scores, sensors and incidents as one HTML page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     alarms: AlarmArgs,
     #[command(flatten)]
@@ -61,33 +69,62 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let settings = DetectorSettings { alarms: args.alarms.alarms };
     // All of them are in memory already.
     let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
-    let scored =
-        score(&records, &mut Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default()));
-    let (_, judged) = scored.split_at(args.train_rows);
+    let mut detector = Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default());
+    let names = detector.names().to_vec();
+    let mut chart = args.report.as_ref().map(|_| Chart::new(args.train_rows..rows, names.len()));
+    let (scored, incidents) = score(&records, args.train_rows, &mut detector, &mut chart);
+    let judged = &scored[args.train_rows..];
     write_scores(&args.out, args.train_rows, judged).with_context(|| format!("write {}", args.out.display()))?;
+    if let Some(path) = &args.incidents {
+        incidents::write(path, &incidents)?;
+    }
     let flagged = judged.iter().filter(|s| s.flagged).count();
     writeln!(out, "model {} learned from {} rows", model.fingerprint(), training.rows())?;
-    writeln!(out, "{flagged} of {} later rows flagged", judged.len())?;
-    if args.label.is_some() {
-        report(&records.labels[args.train_rows..], judged, out)?;
+    writeln!(out, "{flagged} of {} later rows flagged, {} incidents", judged.len(), incidents.len())?;
+    let quality = args.label.as_ref().map(|_| agreement(&records.labels[args.train_rows..], judged));
+    if let Some(quality) = &quality {
+        let anomalies = records.labels[args.train_rows..].iter().filter(|l| **l).count();
+        writeln!(out, "labelled anomalies  {anomalies}")?;
+        for (name, value) in quality.figures() {
+            writeln!(out, "{name:<19} {value:.4}")?;
+        }
+    }
+    if let (Some(path), Some(chart)) = (&args.report, chart) {
+        let page = chart.page(&Subject {
+            file: &file_name(&args.csv.file),
+            model: model.fingerprint(),
+            train_rows: training.rows(),
+            budget: args.alarms.alarms.to_string(),
+            sensors: &names,
+            quality: quality.as_ref(),
+            incidents: &incidents,
+        })?;
+        std::fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }
 
-/// All rows in order, the training rows too: a series that was seen in training goes on, as in the daemon.
-fn score(records: &CsvRecords, detector: &mut Detector) -> Vec<Scored> {
+/// All rows in order, the training rows too: a series that was seen in training goes on, as in the daemon. Also the incidents that begin
+/// after the first `skip` rows.
+fn score(
+    records: &CsvRecords,
+    skip: usize,
+    detector: &mut Detector,
+    chart: &mut Option<Chart>,
+) -> (Vec<Scored>, Vec<Found>) {
     let table = &records.table;
+    let (names, mut incidents) = (detector.names().to_vec(), Vec::new());
     let mut scored = vec![Scored::default(); table.rows()];
     // A record without any value is a dead letter to the daemon: it leaves no trace in its series.
     let rows: Vec<usize> = (0..table.rows()).filter(|&i| table.has_values(i)).collect();
     for batch in rows.chunks(BATCH) {
         for &i in batch {
             let series = &records.series_names[table.series[i] as usize];
-            // A file is one partition. Its times are not read: rows follow one another, however far apart.
+            // A file is one partition. Its times are not read: rows follow one another, however far apart, and stand for them.
             let arrival = Arrival {
                 position: Position { partition: PartitionId(0), offset: Offset(i as i64) },
                 series,
-                time: EventTime(0),
+                time: EventTime(i as i64),
             };
             detector.observe(arrival, table.row(i));
         }
@@ -96,8 +133,20 @@ fn score(records: &CsvRecords, detector: &mut Detector) -> Vec<Scored> {
                 scored[i] = Scored { score, flagged };
             }
         }
+        incidents.extend(incidents::over(detector.told(), &names));
+        if let Some(chart) = chart {
+            for (index, &row) in batch.iter().enumerate().filter(|(_, row)| **row >= skip) {
+                let Scored { score, flagged } = scored[row];
+                let labelled = records.labels.get(row).copied().unwrap_or(false);
+                chart.add(row, score, flagged, labelled, detector.contributions(index));
+            }
+        }
     }
-    scored
+    detector.close_incidents();
+    incidents.extend(incidents::over(detector.told(), &names));
+    incidents.retain(|found| found.start >= skip);
+    incidents.sort_by_key(|found| found.start);
+    (scored, incidents)
 }
 
 fn write_scores(path: &Path, first_row: usize, scored: &[Scored]) -> Result<()> {
@@ -109,19 +158,10 @@ fn write_scores(path: &Path, first_row: usize, scored: &[Scored]) -> Result<()> 
     Ok(file.flush()?)
 }
 
-fn report(labels: &[bool], judged: &[Scored], out: &mut impl Write) -> Result<()> {
+fn agreement(labels: &[bool], judged: &[Scored]) -> Quality {
     let scores: Vec<f64> = judged.iter().map(|s| s.score).collect();
     let flags: Vec<bool> = judged.iter().map(|s| s.flagged).collect();
-    let got = quality(labels, &scores, &flags);
-    let anomalies = labels.iter().filter(|l| **l).count();
-    let false_flags = labels.iter().zip(&flags).filter(|(l, f)| !**l && **f).count();
-    writeln!(out, "labelled anomalies  {anomalies}")?;
-    writeln!(out, "ROC-AUC             {:.4}", got.roc_auc)?;
-    writeln!(out, "average precision   {:.4}", got.average_precision)?;
-    writeln!(out, "F1 as flagged       {:.4}", got.f1)?;
-    writeln!(out, "F1, best threshold  {:.4}", got.best_f1)?;
-    writeln!(out, "normal rows flagged {false_flags} of {}", labels.len() - anomalies)?;
-    Ok(())
+    quality(labels, &scores, &flags)
 }
 
 #[cfg(test)]
@@ -148,7 +188,9 @@ mod tests {
             missing: vec![],
         };
         let (alarms, model) = (AlarmArgs::default(), ModelArgs::default());
-        let args = Args { csv, train_rows, label: label.map(str::to_owned), out: out.clone(), alarms, model };
+        let (incidents, report) = (Some(folder.path().join("i.csv")), Some(folder.path().join("r.html")));
+        let label = label.map(str::to_owned);
+        let args = Args { csv, train_rows, label, out: out.clone(), incidents, report, alarms, model };
         let mut said = Vec::new();
         run(&args, &mut said)?;
         Ok((String::from_utf8(said)?, std::fs::read_to_string(out)?))
@@ -164,6 +206,40 @@ mod tests {
         assert!(lines[1..].iter().all(|l| l.split(',').nth(1).unwrap().parse::<f64>().unwrap().is_finite()));
         assert!(said.contains("labelled anomalies  18"), "{said}");
         assert!(said.contains("ROC-AUC             1.0000"), "{said}");
+    }
+
+    #[test]
+    fn incidents_are_those_of_the_later_rows_and_the_report_shows_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let mut text = "a,b,c,d,label\n".to_owned();
+        for (i, row) in plane(1, 900, 4, 1).chunks_exact(4).enumerate() {
+            let anomaly = (700..720).contains(&i);
+            let a = row[0] + if anomaly { 20.0 } else { 0.0 };
+            text += &format!("{a},{},{},{},{}\n", row[1], row[2], row[3], u8::from(anomaly));
+        }
+        std::fs::write(place("x.csv"), text).unwrap();
+        let args = Args {
+            csv: CsvArgs { file: place("x.csv"), ..CsvArgs::default() },
+            train_rows: 600,
+            label: Some("label".to_owned()),
+            out: place("out.csv"),
+            incidents: Some(place("incidents.csv")),
+            report: Some(place("report.html")),
+            alarms: AlarmArgs::default(),
+            model: ModelArgs::default(),
+        };
+        let mut said = Vec::new();
+        run(&args, &mut said).unwrap();
+        let incidents = std::fs::read_to_string(place("incidents.csv")).unwrap();
+        let lines: Vec<Vec<&str>> = incidents.lines().map(|l| l.split(',').collect()).collect();
+        assert_eq!(lines[0], ["series", "start_row", "end_row", "flagged", "peak_score", "peak_row", "sensors"]);
+        assert_eq!((lines.len(), &lines[1][1..3]), (2, &["700", "719"][..]), "{incidents}");
+        assert!(lines[1][6].starts_with("a 0."), "{incidents}");
+        let page = std::fs::read_to_string(place("report.html")).unwrap();
+        assert!(page.contains("700 to 719") && page.contains("incident F1") && page.matches("<svg").count() == 2);
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("20 of 300 later rows flagged, 1 incidents"), "{said}");
     }
 
     #[test]
@@ -187,7 +263,9 @@ mod tests {
             let train_rows = if empty.is_empty() { 300 } else { 360 };
             let (alarms, model) = (AlarmArgs::default(), ModelArgs::default());
             let mut said = Vec::new();
-            run(&Args { csv, train_rows, label: None, out: out.clone(), alarms, model }, &mut said).unwrap();
+            let args =
+                Args { csv, train_rows, label: None, out: out.clone(), incidents: None, report: None, alarms, model };
+            run(&args, &mut said).unwrap();
             let scores = std::fs::read_to_string(&out).unwrap();
             let scores: Vec<String> = scores.lines().skip(1).map(|l| l.split_once(',').unwrap().1.to_owned()).collect();
             (String::from_utf8(said).unwrap(), scores)

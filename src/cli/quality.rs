@@ -1,5 +1,7 @@
 //! How well scores agree with labels. ROC-AUC and F1 are smartcore's; it has no average precision.
 
+use std::ops::Range;
+
 use smartcore::metrics::{f1, roc_auc_score};
 
 /// Agreement over all judged rows. NaN where there are not both normal and anomalous rows.
@@ -12,16 +14,52 @@ pub struct Quality {
     pub f1: f64,
     /// F1 at the best threshold in hindsight.
     pub best_f1: f64,
+    /// Share of the normal rows that are flagged.
+    pub false_rate: f64,
+    pub incidents: Incidents,
+}
+
+/// Agreement of incidents: flagged rows at most `MERGE_ROWS` apart. One is true if it begins inside a labelled segment or within that
+/// many rows of one; such a segment is found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Incidents {
+    pub precision: f64,
+    pub recall: f64,
+    pub f1: f64,
+}
+
+/// Rows between flagged rows that are one incident.
+const MERGE_ROWS: usize = 10;
+
+impl Quality {
+    /// All figures with their names.
+    pub fn figures(&self) -> [(&'static str, f64); 9] {
+        let Incidents { precision, recall, f1 } = self.incidents;
+        [
+            ("ROC-AUC", self.roc_auc),
+            ("average precision", self.average_precision),
+            ("F1 as flagged", self.f1),
+            ("F1, best threshold", self.best_f1),
+            ("share of that", (self.f1 / self.best_f1).min(1.0)),
+            ("normal rows flagged", self.false_rate),
+            ("incident precision", precision),
+            ("incident recall", recall),
+            ("incident F1", f1),
+        ]
+    }
 }
 
 /// `labels`, `scores` (finite) and `flags` of the same rows.
 pub fn quality(labels: &[bool], scores: &[f64], flags: &[bool]) -> Quality {
     let anomalies = labels.iter().filter(|l| **l).count();
     if anomalies == 0 || anomalies == labels.len() {
-        return Quality { roc_auc: f64::NAN, average_precision: f64::NAN, f1: f64::NAN, best_f1: f64::NAN };
+        let incidents = Incidents { precision: f64::NAN, recall: f64::NAN, f1: f64::NAN };
+        let (roc_auc, average_precision, f1, best_f1, false_rate) = (f64::NAN, f64::NAN, f64::NAN, f64::NAN, f64::NAN);
+        return Quality { roc_auc, average_precision, f1, best_f1, false_rate, incidents };
     }
     let number = |values: &[bool]| values.iter().map(|v| f64::from(u8::from(*v))).collect::<Vec<f64>>();
     let hit = labels.iter().zip(flags).any(|(l, f)| *l && *f);
+    let false_flags = labels.iter().zip(flags).filter(|(l, f)| !**l && **f).count();
     let (average_precision, best_f1) = precision_recall(labels, scores, anomalies);
     Quality {
         roc_auc: roc_auc_score(&number(labels), &scores.to_vec()),
@@ -29,7 +67,27 @@ pub fn quality(labels: &[bool], scores: &[f64], flags: &[bool]) -> Quality {
         // Without a hit, precision and recall are 0 and their ratio is undefined.
         f1: if hit { f1(&number(labels), &number(flags), 1.0) } else { 0.0 },
         best_f1,
+        false_rate: false_flags as f64 / (labels.len() - anomalies) as f64,
+        incidents: incidents(labels, flags),
     }
+}
+
+fn incidents(labels: &[bool], flags: &[bool]) -> Incidents {
+    let (truth, found) = (segments(labels, 0), segments(flags, MERGE_ROWS));
+    let within = |row: usize, of: &Range<usize>| row + MERGE_ROWS >= of.start && row < of.end + MERGE_ROWS;
+    let is_true = |f: &Range<usize>| truth.iter().any(|t| within(f.start, t));
+    let is_found = |t: &Range<usize>| found.iter().any(|f| within(f.start, t));
+    let share = |hits: usize, of: usize| if of > 0 { hits as f64 / of as f64 } else { 0.0 };
+    let precision = share(found.iter().filter(|f| is_true(f)).count(), found.len());
+    let recall = share(truth.iter().filter(|t| is_found(t)).count(), truth.len());
+    Incidents { precision, recall, f1: 2.0 * precision * recall / (precision + recall).max(1e-12) }
+}
+
+/// Runs of true; runs separated by at most `merge` rows are one.
+fn segments(on: &[bool], merge: usize) -> Vec<Range<usize>> {
+    let rows: Vec<usize> = (0..on.len()).filter(|&i| on[i]).collect();
+    let runs = rows.chunk_by(|a, b| b - a <= merge + 1);
+    runs.map(|run| run[0]..run[run.len() - 1] + 1).collect()
 }
 
 /// Average precision and best F1: rows from the highest score down, rows of the same score together.
@@ -68,9 +126,28 @@ mod tests {
     fn perfect_and_hopeless_scores() {
         let labels = [false, false, true, true];
         let perfect = quality(&labels, &[0.1, 0.2, 0.8, 0.9], &labels);
-        assert_eq!(perfect, Quality { roc_auc: 1.0, average_precision: 1.0, f1: 1.0, best_f1: 1.0 });
+        assert!(
+            perfect.figures()[..5].iter().all(|(_, value)| *value == 1.0) && perfect.false_rate == 0.0,
+            "{perfect:?}"
+        );
+        assert_eq!(perfect.incidents, Incidents { precision: 1.0, recall: 1.0, f1: 1.0 });
         let none = quality(&labels, &[0.0; 4], &[false; 4]);
         assert_eq!((none.roc_auc, none.average_precision, none.f1), (0.5, 0.5, 0.0));
         assert!(quality(&[false; 3], &[0.0; 3], &[false; 3]).roc_auc.is_nan());
+    }
+
+    #[test]
+    fn an_incident_is_true_where_it_begins() {
+        let rows = |spans: &[Range<usize>]| (0..200).map(|i| spans.iter().any(|s| s.contains(&i))).collect::<Vec<_>>();
+        let labels = rows(&[50..60, 100..120, 150..151]);
+        // One false; one that begins 10 rows early and goes on; two that are 10 rows apart are one, in time for the second.
+        let got = quality(&labels, &[0.0; 200], &rows(&[5..8, 40..52, 109..111, 121..122])).incidents;
+        assert_eq!((got.precision, got.recall), (2.0 / 3.0, 2.0 / 3.0));
+        assert!((got.f1 - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!(
+            quality(&labels, &[0.0; 200], &[true; 200]).incidents.precision,
+            0.0,
+            "all the time is one, and late"
+        );
     }
 }

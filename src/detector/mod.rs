@@ -268,6 +268,12 @@ impl Detector {
         }
     }
 
+    /// What each feature contributed to what made the score of record `index` of the last judged batch, in any unit.
+    pub fn contributions(&self, index: usize) -> &[f32] {
+        let features = self.names.len();
+        &self.batch.parts[index * features..][..features]
+    }
+
     /// What happened to incidents with the records of the last judged batch, in order.
     pub fn told(&self) -> &[Told] {
         &self.told
