@@ -104,6 +104,9 @@ struct Worker {
     look_again: Option<Instant>,
     /// Whether the output must be replaced before anything is read.
     broken: bool,
+    /// When it was last said that some wait, and why they do.
+    said_waiting: Option<Instant>,
+    waits_because: String,
     /// How long until the next look for them, and whether one leader is asked after the other.
     search_pause: Duration,
     leader_by_leader: bool,
@@ -140,6 +143,8 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         astray: BTreeMap::new(),
         look_again: None,
         broken: false,
+        said_waiting: None,
+        waits_because: String::new(),
         search_pause: SEARCH_PAUSE_MIN,
         leader_by_leader: false,
         outdated: None,

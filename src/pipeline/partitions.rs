@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Found;
 use super::progress::Progress;
-use super::{Checkpoint, LEAVE_TIMEOUT, Worker, WorkerError};
+use super::{Checkpoint, LEAVE_TIMEOUT, RETRY_PAUSE, Worker, WorkerError};
 use crate::kafka::{self, Assigned, Input, KafkaSettings, Partitions, Remedy, Start, StartAt};
 use crate::metrics::Metrics;
 use crate::model::{Edition, TrainingSource};
@@ -47,7 +47,10 @@ impl Worker {
             Err(e) if e.remedy() == Remedy::Stop => return Err(e.into()),
             Err(error) => {
                 self.arriving = Some(partitions);
-                self.try_later(&error, "cannot take over the assigned partitions yet");
+                if !self.shared.stop.requested() {
+                    tracing::warn!(%error, "cannot take over the assigned partitions yet");
+                    std::thread::sleep(RETRY_PAUSE);
+                }
             }
         }
         Ok(())
@@ -83,7 +86,7 @@ impl Worker {
     }
 
     fn find_led(&mut self, ids: &[PartitionId]) -> kafka::Result<Vec<Found>> {
-        let Worker { shared, settings, in_force, engine, input, astray, .. } = self;
+        let Worker { shared, settings, in_force, engine, input, astray, waits_because, .. } = self;
         let settings = &settings.kafka;
         let wanted = || shared.wanted();
         // In this order: a commit in between leaves a checkpoint that is too old, which a replay mends, and none that is too new.
@@ -96,7 +99,7 @@ impl Worker {
             let seen = if patient { shared.model.seen_by(in_force) } else { Edition::LAST };
             match engine.restore(assigned, stored.get(&assigned.partition), seen) {
                 Ok(place) => found.push(place),
-                Err(error) => tracing::warn!(%error, "cannot take up a partition yet"),
+                Err(error) => *waits_because = error.to_string(),
             }
         }
         Ok(found)

@@ -11,6 +11,8 @@ use crate::metrics::CommitEnd;
 /// Pause between two looks for partitions that have no leader, while others are read: a look takes time from them.
 pub(super) const SEARCH_PAUSE_MIN: Duration = Duration::from_secs(1);
 const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(16);
+/// Pause between two lines in the log that say so.
+const SAY_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long after trouble with Kafka its echo is expected.
 const SHADOW_TIME: Duration = Duration::from_secs(120);
 /// A member that is fenced again within this time has met another process.
@@ -136,27 +138,30 @@ impl Worker {
                 self.pause_search();
             }
             Err(error) if error.remedy() == Remedy::Stop => return Err(error),
-            Err(error) => self.try_later(&error, "cannot go back to the last commit yet"),
+            Err(_) if self.shared.stop.requested() => {}
+            Err(error) => {
+                self.waits_because = error.to_string();
+                self.pause_search();
+            }
         }
         Ok(())
     }
 
-    /// Says that something failed which is tried again, and lets some time pass.
-    pub(super) fn try_later(&mut self, error: &kafka::Error, what: &'static str) {
-        if !self.shared.stop.requested() {
-            tracing::warn!(%error, "{what}");
-            self.pause_search();
-        }
-    }
-
     /// Before partitions are looked for again: where others are read, they are not kept waiting.
     pub(super) fn pause_search(&mut self) {
+        let because = std::mem::take(&mut self.waits_because);
+        if self.astray.is_empty() {
+            self.said_waiting = None;
+        } else if self.said_waiting.is_none_or(|at| at.elapsed() >= SAY_INTERVAL) {
+            let partitions: Vec<_> = self.astray.keys().map(|p| p.0).collect();
+            let because = if because.is_empty() { "they have no leader".to_owned() } else { because };
+            tracing::warn!(worker = self.label, ?partitions, because, "these partitions wait");
+            self.said_waiting = Some(Instant::now());
+        }
         if self.held.len() == self.astray.len() {
             self.look_again = None;
             std::thread::sleep(RETRY_PAUSE);
         } else if !self.astray.is_empty() {
-            let partitions: Vec<_> = self.astray.keys().map(|p| p.0).collect();
-            tracing::warn!(worker = self.label, ?partitions, "these partitions wait, for a leader or for their state");
             self.look_again = Some(Instant::now() + self.search_pause);
             self.search_pause = (2 * self.search_pause).min(SEARCH_PAUSE_MAX);
         }
