@@ -102,6 +102,11 @@ impl Error {
         matches!(self, Error::Timeout { action: COMMIT, .. })
     }
 
+    /// Whether the producer that it is of can do nothing any more.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Error::Call { cause: KafkaError::Transaction(e), .. } if e.is_fatal())
+    }
+
     /// The topic that refused a message for its size.
     pub fn too_large_for(&self) -> Option<&str> {
         match self {

@@ -75,13 +75,8 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// A producer that is ready to write. With a transactional id this fences earlier producers of the same id and ends what they
-    /// left open. Keeps trying while `wanted()`.
-    pub fn connect(
-        settings: &KafkaSettings,
-        transactional_id: Option<&str>,
-        wanted: &dyn Fn() -> bool,
-    ) -> Result<Lane> {
+    /// A producer; with a transactional id it must be registered before it can write.
+    pub fn create(settings: &KafkaSettings, transactional_id: Option<&str>) -> Result<Lane> {
         let deliveries = Arc::new(Deliveries {
             worker: std::thread::current(),
             done: AtomicU64::new(0),
@@ -91,7 +86,7 @@ impl Lane {
         let producer: ThreadedProducer<LaneContext> = client::writer(settings, transactional_id)
             .create_with_context(LaneContext(Arc::clone(&deliveries)))
             .map_err(|cause| Error::Client { role: "producer", cause })?;
-        let lane = Lane {
+        Ok(Lane {
             producer: Arc::new(producer),
             deliveries,
             transactional: transactional_id.is_some(),
@@ -99,29 +94,16 @@ impl Lane {
             sent: 0,
             failures_settled: 0,
             open: false,
-        };
-        if lane.transactional {
-            lane.init_transactions(settings.request_timeout, wanted)?;
-        }
-        Ok(lane)
+        })
     }
 
-    /// A young coordinator refuses for a moment, a silent broker for as long as it is silent.
-    fn init_transactions(&self, timeout: Duration, wanted: &dyn Fn() -> bool) -> Result<()> {
-        loop {
-            match self
-                .producer
-                .init_transactions(timeout.min(INIT_TIMEOUT))
-                .action("register the transactional producer")
-            {
-                Ok(()) => return Ok(()),
-                Err(e) if e.remedy() == super::Remedy::Stop || is_fatal(&e) || !wanted() => return Err(e),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot write to Kafka yet, residua keeps trying");
-                    std::thread::sleep(RETRY_PAUSE);
-                }
-            }
+    /// Makes it ready to write. A young coordinator refuses for a moment, a silent broker for as long as it is silent: waits for some
+    /// seconds, and goes on when called again.
+    pub fn register(&self, timeout: Duration) -> Result<()> {
+        if !self.transactional {
+            return Ok(());
         }
+        self.producer.init_transactions(timeout.min(INIT_TIMEOUT)).action("register the transactional producer")
     }
 
     /// Whether something was begun and neither committed nor aborted.
@@ -265,10 +247,6 @@ fn undelivered(failed: u64, sent: u64, first: Option<Failure>) -> Error {
 /// Time for one call that must be over at `deadline`; never nothing, for which librdkafka would not wait at all.
 pub(super) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE)
-}
-
-fn is_fatal(e: &Error) -> bool {
-    matches!(e, Error::Call { cause: KafkaError::Transaction(e), .. } if e.is_fatal())
 }
 
 /// Repeats a call for as long as librdkafka says that it may be repeated.

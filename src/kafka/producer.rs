@@ -7,11 +7,14 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
 
 use super::consumer::Input;
-use super::error::Result;
+use super::error::{Remedy, Result};
 use super::lane::{Lane, left};
 use super::message::Outgoing;
 use super::settings::{Delivery, KafkaSettings};
 use crate::record::{NextOffset, PartitionId};
+
+/// Pause between two tries to register.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a worker writes. Used by the thread that created it.
 ///
@@ -23,35 +26,58 @@ pub struct Output {
     /// The state under `at-least-once`.
     state: Option<Lane>,
     timeout: Duration,
+    /// For one try to register.
+    patience: Duration,
 }
 
 impl Output {
-    /// Producers of a worker, ready to write. This fences earlier ones of the same `transactional_id` and ends what they left open.
-    /// Keeps trying while `wanted()`.
-    pub fn connect(settings: &KafkaSettings, transactional_id: &str, wanted: &dyn Fn() -> bool) -> Result<Output> {
-        let transactional = Output::transactional(settings, transactional_id, wanted)?;
+    /// Producers of a worker; to be registered before anything is written.
+    pub fn create(settings: &KafkaSettings, transactional_id: &str) -> Result<Output> {
+        let transactional = Output::one(settings, Some(transactional_id))?;
         match settings.delivery {
             Delivery::ExactlyOnce => Ok(transactional),
-            Delivery::AtLeastOnce => {
-                Ok(Output { state: Some(transactional.records), ..Output::plain(settings, wanted)? })
-            }
+            Delivery::AtLeastOnce => Ok(Output { state: Some(transactional.records), ..Output::one(settings, None)? }),
         }
     }
 
-    /// One producer that writes in transactions only.
+    /// One producer that writes in transactions only, ready to write. Keeps trying while `wanted()`.
     pub fn transactional(
         settings: &KafkaSettings,
         transactional_id: &str,
         wanted: &dyn Fn() -> bool,
     ) -> Result<Output> {
-        let records = Lane::connect(settings, Some(transactional_id), wanted)?;
-        Ok(Output { records, state: None, timeout: settings.transaction_timeout })
+        Output::one(settings, Some(transactional_id))?.ready(wanted)
     }
 
     /// One producer without transactions.
-    pub fn plain(settings: &KafkaSettings, wanted: &dyn Fn() -> bool) -> Result<Output> {
-        let records = Lane::connect(settings, None, wanted)?;
-        Ok(Output { records, state: None, timeout: settings.transaction_timeout })
+    pub fn plain(settings: &KafkaSettings) -> Result<Output> {
+        Output::one(settings, None)
+    }
+
+    fn one(settings: &KafkaSettings, transactional_id: Option<&str>) -> Result<Output> {
+        let records = Lane::create(settings, transactional_id)?;
+        let (timeout, patience) = (settings.transaction_timeout, settings.request_timeout);
+        Ok(Output { records, state: None, timeout, patience })
+    }
+
+    /// Makes it ready to write: fences earlier ones of the same transactional id and ends what they left open. Waits for some seconds, and
+    /// goes on when called again.
+    pub fn register(&self) -> Result<()> {
+        self.state.as_ref().unwrap_or(&self.records).register(self.patience)
+    }
+
+    /// Registers it, as often as it takes while `wanted()`.
+    pub fn ready(self, wanted: &dyn Fn() -> bool) -> Result<Output> {
+        loop {
+            match self.register() {
+                Ok(()) => return Ok(self),
+                Err(e) if e.remedy() == Remedy::Stop || e.is_fatal() || !wanted() => return Err(e),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write to Kafka yet, residua keeps trying");
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+            }
+        }
     }
 
     /// Everything sent from here on is committed or aborted together, under `exactly-once`.

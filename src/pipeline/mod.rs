@@ -102,8 +102,9 @@ struct Worker {
     astray: BTreeMap<PartitionId, Instant>,
     /// When to look for them again; none: at once.
     look_again: Option<Instant>,
-    /// Whether the output must be replaced before anything is read.
+    /// Whether the output must be replaced before anything is read, and by what, as far as that has come.
     broken: bool,
+    coming: Option<Output>,
     /// When it was last said that some wait, and why they do.
     said_waiting: Option<Instant>,
     waits_because: String,
@@ -122,7 +123,8 @@ struct Worker {
 pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError> {
     let in_force = shared.model.in_force().ok_or(WorkerError::NoModel)?;
     let engine = engine(&in_force, &settings)?;
-    let output = match connect(&settings, &|| shared.wanted()) {
+    // Waits for a broker if need be; the pulse goes on meanwhile.
+    let output = match output(&settings).and_then(|output| output.ready(&|| shared.wanted())) {
         Err(_) if shared.stop.requested() => return Ok(()),
         connected => connected?,
     };
@@ -143,6 +145,7 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         astray: BTreeMap::new(),
         look_again: None,
         broken: false,
+        coming: None,
         said_waiting: None,
         waits_because: String::new(),
         search_pause: SEARCH_PAUSE_MIN,
@@ -156,6 +159,7 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
     let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
     worker.input.leave(LEAVE_TIMEOUT);
     worker.output.close();
+    worker.coming.into_iter().for_each(Output::close);
     ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
@@ -164,9 +168,8 @@ fn engine(in_force: &InForce, settings: &WorkerSettings) -> Result<Engine, Schem
     Engine::new(in_force, input, detector, series, incident, kafka)
 }
 
-/// Waits for a broker if need be; the pulse goes on meanwhile.
-fn connect(settings: &WorkerSettings, wanted: &dyn Fn() -> bool) -> kafka::Result<Output> {
-    Output::connect(&settings.kafka, &settings.transactional_id, wanted)
+fn output(settings: &WorkerSettings) -> kafka::Result<Output> {
+    Output::create(&settings.kafka, &settings.transactional_id)
 }
 
 impl Worker {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::partitions::begins;
 use super::progress::Progress;
-use super::{Checkpoint, RETRY_PAUSE, Worker, WorkerError, connect};
+use super::{Checkpoint, RETRY_PAUSE, Worker, WorkerError, output};
 use crate::kafka::{self, Remedy};
 use crate::metrics::CommitEnd;
 
@@ -98,20 +98,30 @@ impl Worker {
         !again && trouble.is_some_and(|at| at.elapsed() < SHADOW_TIME)
     }
 
-    /// A new producer for one that is of no further use. False: not yet.
+    /// A new output for one that is of no further use. False: not yet; rebalances are answered between two tries.
     pub(super) fn replace_output(&mut self) -> kafka::Result<bool> {
-        // One try at a time: rebalances must be answered in between.
-        match connect(&self.settings, &|| false) {
-            Ok(fresh) => {
-                self.shared.pulse.turn();
-                std::mem::replace(&mut self.output, fresh).close();
+        let coming = match self.coming.take() {
+            Some(coming) => coming,
+            None => output(&self.settings)?,
+        };
+        let registered = coming.register();
+        self.shared.pulse.turn();
+        match registered {
+            Ok(()) => {
+                std::mem::replace(&mut self.output, coming).close();
                 self.shared.pulse.turn();
                 self.broken = false;
                 Ok(true)
             }
             Err(error) if error.remedy() == Remedy::Stop => Err(error),
             Err(error) => {
-                tracing::warn!(%error, "cannot replace the producer yet");
+                tracing::warn!(%error, "cannot write to Kafka yet, residua keeps trying");
+                if error.is_fatal() {
+                    coming.close();
+                } else {
+                    // What it has asked for goes on: another one would begin anew, and find this one in its way.
+                    self.coming = Some(coming);
+                }
                 std::thread::sleep(RETRY_PAUSE);
                 Ok(false)
             }

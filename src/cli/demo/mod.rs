@@ -127,7 +127,7 @@ impl Screen {
 
 /// A producer for the plant's own records: no transactions, it is not residua's.
 fn plant_output(kafka: &KafkaSettings) -> anyhow::Result<Output> {
-    Ok(Output::plain(kafka, &|| true)?)
+    Ok(Output::plain(kafka)?)
 }
 
 fn write_one(output: &mut Output, plant: &mut Plant) -> anyhow::Result<()> {
