@@ -74,19 +74,25 @@ fn two_hundred_thousand_records_are_accounted_for_exactly_once() {
     let ended = first.wait(Duration::from_secs(20));
     assert!(ended.status.success(), "{ended:?}");
     let second = setting.start();
-    broker.produce(&setting.topic, messages[half..].to_vec());
-
-    let input = broker.read(&setting.topic);
     let address = address(&second);
     let scrape = || http_get(&address, "/metrics").expect("metrics").body;
-    // At any moment, not only at rest.
-    let mut at_work = 0;
-    wait_for("scrapes while records are in flight", LONG, || {
-        let metrics = scrape();
-        books_balance(&metrics);
-        at_work += usize::from(metric(&metrics, "residua_records_in_flight") > 0.0);
-        (at_work >= 10).then_some(())
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for part in messages[half..].chunks(5_000) {
+                broker.produce(&setting.topic, part.to_vec());
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        // At any moment, not only at rest.
+        let mut at_work = 0;
+        wait_for("scrapes while records are in flight", LONG, || {
+            let metrics = scrape();
+            books_balance(&metrics);
+            at_work += usize::from(metric(&metrics, "residua_records_in_flight") > 0.0);
+            (at_work >= 10).then_some(())
+        });
     });
+    let input = broker.read(&setting.topic);
     setting.wait_until_settled(&input);
     let metrics = scrape();
     second.signal("TERM");
