@@ -80,7 +80,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     }
     let flagged = judged.iter().filter(|s| s.flagged).count();
     writeln!(out, "model {} learned from {} rows", model.fingerprint(), training.rows())?;
-    writeln!(out, "{flagged} of {} later rows flagged, {} incidents", judged.len(), incidents.len())?;
+    writeln!(out, "{flagged} of {} later rows flagged, incidents: {}", judged.len(), incidents.len())?;
     let quality = args.label.as_ref().map(|_| agreement(&records.labels[args.train_rows..], judged));
     if let Some(quality) = &quality {
         let anomalies = records.labels[args.train_rows..].iter().filter(|l| **l).count();
@@ -239,7 +239,7 @@ mod tests {
         let page = std::fs::read_to_string(place("report.html")).unwrap();
         assert!(page.contains("700 to 719") && page.contains("incident F1") && page.matches("<svg").count() == 2);
         let said = String::from_utf8(said).unwrap();
-        assert!(said.contains("20 of 300 later rows flagged, 1 incidents"), "{said}");
+        assert!(said.contains("20 of 300 later rows flagged, incidents: 1"), "{said}");
     }
 
     #[test]

@@ -32,11 +32,8 @@ pub struct Found {
 /// Incidents that are over, of a detector for which the time of a row is its number.
 pub fn over<'a>(told: &'a [Told], names: &'a [String]) -> impl Iterator<Item = Found> + 'a {
     told.iter().filter(|told| told.change == Change::Closed).map(|Told { series, incident, .. }| {
-        let total: f64 = incident.parts.iter().map(|part| f64::from(*part)).sum();
-        let shares = names.iter().zip(&incident.parts).map(|(name, part)| (name.clone(), f64::from(*part) / total));
-        let mut sensors: Vec<(String, f64)> = shares.filter(|(_, share)| *share >= SHARE_MIN).collect();
-        sensors.sort_by(|a, b| b.1.total_cmp(&a.1));
-        sensors.truncate(SENSORS_MAX);
+        let shares = incident.shares(names).into_iter().take(SENSORS_MAX).filter(|(_, share)| *share >= SHARE_MIN);
+        let sensors = shares.map(|(name, share)| (name.to_owned(), share)).collect();
         Found {
             series: series.to_string(),
             start: incident.start.0 as usize,

@@ -94,7 +94,7 @@ impl Chart {
         let rows = self.rows.len();
         write!(
             page,
-            "{} of {rows} later rows flagged, {} incidents; accepted: {}.",
+            "{} of {rows} later rows flagged, incidents: {}; accepted: {}.",
             self.flags,
             subject.incidents.len(),
             escape(&subject.budget)

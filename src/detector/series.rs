@@ -156,9 +156,12 @@ impl SeriesTable {
         let mut unreadable = 0;
         let mut states: Vec<(&str, SeriesState)> = Vec::new();
         for (name, bytes) in series {
+            // Left behind by a table before this one, perhaps under another model.
+            if SeriesState::last_in(bytes).is_some_and(|last| last.0 < table.since.0) {
+                table.gone.push(name.into());
+                continue;
+            }
             match SeriesState::decode(bytes, model) {
-                // Left behind by a table before this one.
-                Ok(state) if state.last().0 < table.since.0 => table.gone.push(name.into()),
                 // A checkpoint includes nothing beyond its marker.
                 Ok(state) if state.last().0 < table.stored.0 => states.push((name, state)),
                 _ => {

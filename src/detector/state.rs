@@ -189,11 +189,16 @@ impl SeriesState {
         Ok(state)
     }
 
+    /// Offset of the last record in what `encode` wrote, with whatever model.
+    pub fn last_in(bytes: &[u8]) -> Option<Offset> {
+        let (&version, rest) = bytes.split_first()?;
+        let (number, _) = rest.get(2 * 4..)?.split_first_chunk()?;
+        (version == VERSION).then_some(Offset(i64::from_le_bytes(*number)))
+    }
+
     /// Offset of the last record, and the incident that is open in what `encode` wrote, with whatever model. None if there is none.
     pub fn open_in(bytes: &[u8]) -> Option<(Offset, Incident)> {
-        let Parts { numbers, incident, .. } = Parts::of(bytes).ok()?;
-        let last = Offset(i64::from_le_bytes(*numbers.first()?));
-        Some((last, incident.open()?.clone()))
+        Some((Self::last_in(bytes)?, Parts::of(bytes).ok()?.incident.open()?.clone()))
     }
 
     /// Event time of the last record.

@@ -75,12 +75,7 @@ impl Event<'_> {
 
     /// All sensors, the largest share first.
     fn parts(&self) -> Vec<Part<'_>> {
-        let total: f64 = self.incident.parts.iter().map(|part| f64::from(*part)).sum();
-        let share = |part: f32| if total > 0.0 { f64::from(part) / total } else { 0.0 };
-        let named = self.names.iter().zip(&self.incident.parts);
-        let mut parts: Vec<Part<'_>> = named.map(|(name, part)| Part { name, share: share(*part) }).collect();
-        parts.sort_by(|a, b| b.share.total_cmp(&a.share)); // stable: equal shares stay in the schema's order
-        parts
+        self.incident.shares(self.names).into_iter().map(|(name, share)| Part { name, share }).collect()
     }
 }
 

@@ -215,6 +215,17 @@ impl Tracker {
 const OPEN: u8 = 255;
 
 impl Incident {
+    /// Each feature's share of the error over the whole incident, 0 to 1, the largest first; high scores count for more. `names`: of the
+    /// features.
+    pub fn shares<'a>(&self, names: &'a [String]) -> Vec<(&'a str, f64)> {
+        let total: f64 = self.parts.iter().map(|part| f64::from(*part)).sum();
+        let share = |part: f32| if total > 0.0 { f64::from(part) / total } else { 0.0 };
+        let mut shares: Vec<_> =
+            names.iter().zip(&self.parts).map(|(name, part)| (name.as_str(), share(*part))).collect();
+        shares.sort_by(|a, b| b.1.total_cmp(&a.1)); // stable: equal shares stay in the schema's order
+        shares
+    }
+
     /// Takes a record in; false if the incident is over with it.
     fn goes_on(
         &mut self,

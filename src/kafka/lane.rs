@@ -19,7 +19,7 @@ use super::message::Outgoing;
 use super::settings::KafkaSettings;
 
 /// Pause between two tries of a call that Kafka asked to repeat.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// One try to register a producer; between tries the caller shows that it is alive.
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a delivery report before looking again.

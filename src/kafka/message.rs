@@ -52,10 +52,6 @@ impl Message<'_> {
         raw(&self.0)
     }
 
-    pub fn partition(&self) -> PartitionId {
-        PartitionId(self.0.partition())
-    }
-
     /// This message as a dead letter for `topic`: key, value, headers and timestamp are kept, and Kafka Connect's
     /// `__connect.errors.*` headers are added so that existing tools read them. `connector` is the consumer group.
     /// What does not fit the form is cut, and further headers tell so; the original is where the headers say.

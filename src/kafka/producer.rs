@@ -8,13 +8,10 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 
 use super::consumer::Input;
 use super::error::{Remedy, Result};
-use super::lane::{Lane, left};
+use super::lane::{Lane, RETRY_PAUSE, left};
 use super::message::Outgoing;
 use super::settings::{Delivery, KafkaSettings};
 use crate::record::{NextOffset, PartitionId};
-
-/// Pause between two tries to register.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a worker writes. Used by the thread that created it.
 ///

@@ -241,7 +241,7 @@ impl Metrics {
                 IntCounterVec::new(
                     Opts::new(
                         "residua_state_restores_total",
-                        "Partitions taken over: with the state of their series, without as none was stored, or with it discarded.",
+                        "Partitions found, after an assignment or a failure: with the state of their series, without as none was stored, or with it discarded.",
                     ),
                     &["result"],
                 ),

@@ -76,13 +76,11 @@ impl Worker {
             }
         }
         match failed {
-            Some(error) if found.is_empty() => Err(error),
-            Some(error) => {
-                tracing::warn!(%error, "some partitions cannot be taken up yet");
-                Ok(found)
-            }
-            None => Ok(found),
+            Some(error) if found.is_empty() => return Err(error),
+            Some(error) => self.waits_because = error.to_string(),
+            None => {}
         }
+        Ok(found)
     }
 
     fn find_led(&mut self, ids: &[PartitionId]) -> kafka::Result<Vec<Found>> {
@@ -159,7 +157,7 @@ impl Worker {
         }
     }
 
-    /// Partitions that wait are not a secret.
+    /// Tells metrics and probes of the partitions that wait.
     pub(super) fn note_astray(&self) {
         self.shared.metrics.astray(&self.label, self.astray.len());
         self.shared.pulse.astray(self.astray.values().min().copied());

@@ -162,16 +162,18 @@ impl Worker {
         let because = std::mem::take(&mut self.waits_because);
         if self.astray.is_empty() {
             self.said_waiting = None;
-        } else if self.said_waiting.is_none_or(|at| at.elapsed() >= SAY_INTERVAL) {
+            return;
+        }
+        if self.said_waiting.is_none_or(|at| at.elapsed() >= SAY_INTERVAL) {
             let partitions: Vec<_> = self.astray.keys().map(|p| p.0).collect();
-            let because = if because.is_empty() { "they have no leader".to_owned() } else { because };
+            let because = if because.is_empty() { "they have no leader" } else { because.as_str() };
             tracing::warn!(worker = self.label, ?partitions, because, "these partitions wait");
             self.said_waiting = Some(Instant::now());
         }
         if self.held.len() == self.astray.len() {
             self.look_again = None;
             std::thread::sleep(RETRY_PAUSE);
-        } else if !self.astray.is_empty() {
+        } else {
             self.look_again = Some(Instant::now() + self.search_pause);
             self.search_pause = (2 * self.search_pause).min(SEARCH_PAUSE_MAX);
         }

@@ -284,4 +284,19 @@ fn incidents_left_open_under_another_model_are_found_in_its_checkpoint() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((&*told[0].series, told[0].change, told[0].incident.start), ("broken", Change::Closed, opened));
     assert!(Detector::left_open(PartitionId(3), &marker[..7], series()).1.is_empty());
+
+    // Where the checkpoint is of use, what is not goes with the next one; only what should have been readable is complained of.
+    let mut second = detector(&model);
+    let restored = second.restore(PartitionId(3), marker, series(), NextOffset(40));
+    assert_eq!(restored, Ok((NextOffset(40), 1)));
+    let mut deleted = Vec::new();
+    second.checkpoint(PartitionId(3), NextOffset(41), |name, bytes| {
+        if bytes.is_none() {
+            deleted.push(name.to_owned());
+        }
+    });
+    deleted.sort();
+    assert_eq!(deleted, ["before", "noise"]);
+    second.begin_anew(PartitionId(3), NextOffset(50), ["sound"].into_iter());
+    second.checkpoint(PartitionId(3), NextOffset(50), |name, bytes| assert_eq!((name, bytes), ("sound", None)));
 }
