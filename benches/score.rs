@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use residua::detector::{Arrival, Detector, DetectorSettings, SeriesSettings};
 use residua::incident::IncidentSettings;
-use residua::model::{Auto, Model, ModelSettings, TrainingSource};
+use residua::model::{Auto, Model, ModelSettings, Profile, TrainingSource};
 use residua::record::{EventTime, Offset, PartitionId, Position, Schema, Table};
 
 const FEATURES: usize = 38;
@@ -35,7 +35,7 @@ fn detector() -> Detector {
         ..ModelSettings::default()
     };
     let source = TrainingSource::File { name: "bench".to_owned(), rows: 1000 };
-    let model = Model::fit(&table, &settings, source, &mut |_, _| ControlFlow::Continue(()))
+    let model = Model::fit(&table, &settings, Profile::Balanced, source, &mut |_, _| ControlFlow::Continue(()))
         .expect("the table is large enough");
     Detector::new(
         Arc::new(model),

@@ -54,13 +54,9 @@ fn a_file_is_learned_inspected_and_backtested() {
     let shown = said(&inspected);
     assert!(inspected.status.success(), "{shown}");
     let fingerprint = said(&trained).split_whitespace().nth(1).unwrap().to_owned();
-    for expect in [
-        &format!("sha256 {fingerprint}")[..],
-        "file p.csv, 3000 rows",
-        "features     3",
-        "\n  a\n  b\n  c\n",
-        "threshold",
-    ] {
+    for expect in
+        [&format!("sha256 {fingerprint}")[..], "file p.csv, 3000 rows", "features     3", "\n  a\n  b\n  c\n", "ranks"]
+    {
         assert!(shown.contains(expect), "no {expect:?} in {shown}");
     }
 
@@ -142,7 +138,7 @@ fn a_good_configuration_is_shown_with_what_series_may_take() {
     .unwrap();
     let output = run(&["check", "--config", path(&file)]);
     assert!(output.status.success(), "{}", said(&output));
-    for text in ["memory: about ", "2 features, window 1", "series.max = 100000 at most "] {
+    for text in ["memory: about ", "2 features, profile balanced", "series.max = 100000 at most "] {
         assert!(said(&output).contains(text), "no {text:?} in {}", said(&output));
     }
 }

@@ -9,7 +9,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use residua::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
 use residua::incident::IncidentSettings;
-use residua::model::{Model, ModelSettings, TrainingSource};
+use residua::model::{Model, ModelSettings, Profile, TrainingSource};
 use residua::record::{Decoder, History, InputSettings, Offset, PartitionId, Position, RawRecord, Refusal};
 
 const PAYLOADS: i64 = 1_000_000;
@@ -100,7 +100,10 @@ fn model(settings: &InputSettings, random: &mut impl Rng) -> Arc<Model> {
     let table = history.finish().expect("enough records");
     let source = TrainingSource::File { name: "fuzz".to_owned(), rows: 2_000 };
     let training = ModelSettings { steps: 100, ..ModelSettings::default() };
-    Arc::new(Model::fit(&table, &training, source, &mut |_, _| ControlFlow::Continue(())).expect("enough records"))
+    Arc::new(
+        Model::fit(&table, &training, Profile::Balanced, source, &mut |_, _| ControlFlow::Continue(()))
+            .expect("enough records"),
+    )
 }
 
 #[test]

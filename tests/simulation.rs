@@ -12,7 +12,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use residua::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
 use residua::incident::IncidentSettings;
-use residua::model::{Auto, Model, ModelSettings, TrainingSource};
+use residua::model::{Auto, Model, ModelSettings, Profile, TrainingSource};
 use residua::record::{EventTime, History, InputSettings, NextOffset, Offset, PartitionId, Position, RawRecord};
 
 const SEEDS: u64 = 10_000;
@@ -82,7 +82,10 @@ fn model() -> Arc<Model> {
     let source = TrainingSource::File { name: "simulation".to_owned(), rows: 600 };
     let settings = ModelSettings { steps: 50, window: Auto::Fixed(2), ..ModelSettings::default() };
     let table = history.finish().expect("enough records");
-    Arc::new(Model::fit(&table, &settings, source, &mut |_, _| ControlFlow::Continue(())).expect("enough records"))
+    Arc::new(
+        Model::fit(&table, &settings, Profile::Balanced, source, &mut |_, _| ControlFlow::Continue(()))
+            .expect("enough records"),
+    )
 }
 
 /// Series come and go, with gaps, late records and faults.
@@ -219,7 +222,10 @@ fn a_crash_between_any_two_effects_changes_nothing_of_what_is_written() {
     let simulation = Simulation {
         model: model(),
         // Generous, so that there are incidents.
-        detector: DetectorSettings { alarms: "1 per 6 records".parse().expect("a budget") },
+        detector: DetectorSettings {
+            alarms: "1 per 6 records".parse().expect("a budget"),
+            ..DetectorSettings::default()
+        },
         series: SeriesSettings { max: 3, idle: Duration::from_secs(40), gap: Duration::from_secs(50) },
         incidents: IncidentSettings {
             quiet: "3 records".parse().expect("a quiet time"),

@@ -49,12 +49,12 @@ fn memory(config: &Config) -> String {
         Features::List(list) => list.len(),
         Features::Auto => FEATURES,
     };
-    let window = config.model.window.fixed().unwrap_or(1);
-    let each = series_bytes(window, features);
-    let queued = checkpoint_bytes(window, features);
+    let profile = config.detector.profile;
+    let sizes = profile.memory_sizes(features, config.model.window.fixed());
+    let (each, queued) = (series_bytes(sizes), checkpoint_bytes(sizes));
     let all = config.series.max as f64 * (each + queued) as f64 / (1 << 20) as f64;
     format!(
-        "memory: about {each} bytes for each series ({features} features, window {window}), and {queued} while a checkpoint holds all of them; with series.max = {} at most {all:.0} MiB for each partition",
+        "memory: about {each} bytes for each series ({features} features, profile {profile}), and {queued} while a checkpoint holds all of them; with series.max = {} at most {all:.0} MiB for each partition",
         config.series.max
     )
 }

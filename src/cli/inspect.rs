@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::learn::AlarmArgs;
-use crate::model::{Thresholds, TrainingSource};
+use crate::model::TrainingSource;
 use crate::service::load;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -21,7 +21,6 @@ pub struct Args {
 /// Unreadable file, or a file that is no sound model.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let model = load(&args.model)?;
-    let [inputs, hidden, code, ..] = model.layer_sizes();
     let rows = model.rows();
     let settings = model.settings();
     writeln!(out, "checksum     sha256 {}", model.checksum())?;
@@ -31,11 +30,17 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         "records      {} (windows: {} trained on, {} held out for calibration)",
         rows.all, rows.training, rows.held_out
     )?;
-    writeln!(out, "network      {inputs}-{hidden}-{code}-{hidden}-{inputs}, {:?}", settings.activation)?;
-    writeln!(out, "window       {} (records per input)", model.window())?;
-    writeln!(out, "order        {}", if model.ordered() { "in time, scores are smoothed" } else { "none" })?;
-    let Thresholds { record, smoothed } = model.thresholds(&args.alarms.alarms);
-    writeln!(out, "thresholds   {record:.6} of a record, {smoothed:.6} smoothed, at {}", args.alarms.alarms)?;
+    writeln!(out, "profile      {}, {} multiply-adds for a record", model.profile(), model.multiply_adds())?;
+    for (sizes, ranks) in model.layer_sizes().iter().zip(model.roles()) {
+        let widths: Vec<String> = sizes.iter().map(usize::to_string).collect();
+        writeln!(out, "network      {}, {:?}: {ranks}", widths.join("-"), settings.activation)?;
+    }
+    writeln!(out, "window       {} (records that a series needs)", model.window())?;
+    writeln!(
+        out,
+        "order        {}",
+        if model.ordered() { "in time: levels are smoothed and followed" } else { "none" }
+    )?;
     writeln!(out, "settings     {}", serde_json::to_string(settings)?)?;
     writeln!(out, "features     {}", model.schema().len())?;
     for name in model.schema().names() {
@@ -64,7 +69,7 @@ mod tests {
 
     use super::*;
     use crate::model::testing::{plane, table};
-    use crate::model::{Model, ModelSettings};
+    use crate::model::{Model, ModelSettings, Profile};
     use crate::record::{NextOffset, Offset, PartitionId};
 
     #[test]
@@ -72,9 +77,10 @@ mod tests {
         let ranges = vec![(PartitionId(2), Offset(10), NextOffset(410))];
         let source = TrainingSource::Topic { topic: "sensors".to_owned(), ranges };
         let settings = ModelSettings { steps: 20, ..Default::default() };
-        let model =
-            Model::fit(&table(3, plane(1, 400, 3, 1)), &settings, source, &mut |_, _| ControlFlow::Continue(()))
-                .unwrap();
+        let model = Model::fit(&table(3, plane(1, 400, 3, 1)), &settings, Profile::Balanced, source, &mut |_, _| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         std::fs::write(&path, model.to_bytes().unwrap()).unwrap();
@@ -85,8 +91,8 @@ mod tests {
             model.checksum(),
             "topic sensors: partition 2 offsets 10..410",
             "records      400 (windows: 300 trained on, 100 held out",
+            "balanced, ",
             "3-16-",
-            "at 1 per 10000 records",
             "\n  f2\n",
         ] {
             assert!(said.contains(expect), "{said}\ndoes not say {expect:?}");

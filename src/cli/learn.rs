@@ -4,12 +4,15 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::ops::ControlFlow;
 
-use crate::model::{Activation, AlarmBudget, Auto, Model, ModelSettings, TrainingSource};
+use crate::model::{Activation, AlarmBudget, Auto, Model, ModelSettings, Profile, TrainingSource};
 use crate::record::{StandIn, Table};
 
 /// The `[model]` settings that one tries out on files; the others keep their defaults.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct ModelArgs {
+    /// fast, balanced or thorough: how much is computed for a record
+    #[arg(long, default_value_t)]
+    pub profile: Profile,
     /// Of initial weights, batches and noise
     #[arg(long)]
     seed: Option<u64>,
@@ -31,6 +34,9 @@ pub struct ModelArgs {
     /// Weight of the L1 penalty on the code
     #[arg(long)]
     sparsity: Option<f64>,
+    /// Highest learning rate
+    #[arg(long)]
+    learning_rate: Option<f64>,
     /// Training steps
     #[arg(long)]
     steps: Option<usize>,
@@ -55,6 +61,7 @@ impl ModelArgs {
             activation: self.activation.unwrap_or(default.activation),
             denoise: self.denoise.unwrap_or(default.denoise),
             sparsity: self.sparsity.unwrap_or(default.sparsity),
+            learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
             steps: self.steps.unwrap_or(default.steps),
             ..default
         }
@@ -62,17 +69,19 @@ impl ModelArgs {
 }
 
 /// Trains with a progress bar on standard error, if that is a terminal.
-pub fn learn(table: &Table, settings: &ModelSettings, source: TrainingSource) -> Result<Model> {
+pub fn learn(table: &Table, args: &ModelArgs, source: TrainingSource) -> Result<Model> {
+    let settings = args.settings();
     for StandIn { feature, value, records } in table.stand_ins() {
         eprintln!(
             "{feature} is {value} in {records} rows, far from all others: if that means no value, say --missing {value}"
         );
     }
-    let bar = ProgressBar::new(settings.steps as u64).with_message("training").with_style(
+    let bar = ProgressBar::new(0).with_message("training").with_style(
         ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} steps, {eta} left")
             .unwrap_or(ProgressStyle::default_bar()),
     );
-    let model = Model::fit(table, settings, source, &mut |done, _| {
+    let model = Model::fit(table, &settings, args.profile, source, &mut |done, total| {
+        bar.set_length(total);
         bar.set_position(done);
         ControlFlow::Continue(())
     });

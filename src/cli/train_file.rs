@@ -26,7 +26,7 @@ pub fn run(args: &FileArgs, out: &mut impl Write) -> Result<()> {
     let table = read(&args.csv, None)?.table;
     let table = table.with_values(table.rows());
     let source = TrainingSource::File { name: file_name(&args.csv.file), rows: table.rows() };
-    let model = learn(&table, &args.model.settings(), source)?;
+    let model = learn(&table, &args.model, source)?;
     std::fs::write(&args.out, model.to_bytes()?).with_context(|| format!("write {}", args.out.display()))?;
     writeln!(out, "model {} learned from {} rows", model.fingerprint(), table.rows())?;
     Ok(())

@@ -15,7 +15,7 @@ pub struct Explanation<'a> {
     pub sensors: Vec<Sensor<'a>>,
     /// 1 minus the shares above: what further sensors contributed, and earlier values of sensors whose newest value is missing.
     pub other_share: f64,
-    /// The score of this record alone, not smoothed; at most the score.
+    /// Error of this record alone, in units of the threshold: below 1 if it is earlier records that keep the series flagged.
     pub record_score: f64,
 }
 
@@ -23,22 +23,25 @@ impl Detector {
     /// Why record `index` of the last judged batch scored as it did; empty for a warming record. Valid until the next
     /// `observe`. Costs one forward pass.
     ///
-    /// Shares are of what made the score: this record alone, or the smoothed level, in which what a sensor did in earlier records
-    /// counts as much as it still counts there.
+    /// Shares are of what decided: what a sensor did in the records of the window, and in earlier ones as much as it still counts.
     pub fn explain(&mut self, index: usize) -> Explanation<'_> {
-        let Self { model, batch, tile, names, .. } = self;
-        let (features, inputs) = (names.len(), model.layer_sizes()[0]);
-        let Some(&distance) = batch.distances.get(index).filter(|d| !d.is_nan()) else {
+        let Self { model, batch, tiles, names, .. } = self;
+        let (features, last) = (names.len(), model.members() - 1);
+        let inputs = model.inputs(last);
+        let scored = batch.series.get(index).is_some_and(|place| !place.warming) && batch.judged_already;
+        let (true, Some(tile)) = (scored, tiles.last_mut()) else {
             return Explanation { sensors: Vec::new(), other_share: 1.0, record_score: 0.0 };
         };
+        let input = &batch.members[last].inputs[index * inputs..][..inputs];
         tile.clear();
-        tile.push(&batch.inputs[index * inputs..][..inputs]);
-        model.run(tile);
+        tile.push(input);
+        model.reconstruct(last, tile);
         let values = &batch.values[index * features..][..features];
         let parts = &mut batch.parts[index * features..][..features];
         if parts.iter().all(|&part| part <= 0.0) {
             // Nothing was above the ordinary, and yet the budget flags it.
-            tile.contributions(0, parts);
+            let residuals = tile.residuals().row(0).to_vec();
+            model.shares(&residuals, input, parts);
         }
         let total: f64 = parts.iter().copied().map(f64::from).sum();
         let newest = inputs - features;
@@ -55,7 +58,7 @@ impl Detector {
         let named: f64 = sensors.iter().map(|s| s.share).sum();
         let rest = 1.0 - named;
         let other_share = if rest > ROUNDING { rest } else { 0.0 };
-        let record_score = model.calibration().level(distance) / self.thresholds.record;
+        let record_score = batch.judged[index].alone;
         Explanation { sensors, other_share, record_score }
     }
 }

@@ -12,20 +12,41 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use serde::{Deserialize, Serialize};
 
-use crate::incident::{Change, Incident, IncidentSettings, Seen};
-use crate::model::{AlarmBudget, Edition, Model, TILE, Thresholds, Tile};
+use crate::incident::{Change, Incident, IncidentSettings, Seen, Span};
+use crate::model::{AlarmBudget, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile};
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
 use series::SeriesTable;
 pub use series::{Forgotten, checkpoint_bytes, series_bytes};
+use state::Observed;
 pub use state::StateError;
 
 /// The table `[detector]` of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DetectorSettings {
     /// False alarms an operator accepts; the threshold follows from it and the model.
     pub alarms: AlarmBudget,
+    /// How much is computed for a record: what a new model is made of.
+    pub profile: Profile,
+    /// After about so many records, or so much event time, a shift that stays is what is normal.
+    pub adopt_after: Span,
+}
+
+impl Default for DetectorSettings {
+    fn default() -> Self {
+        Self { alarms: AlarmBudget::default(), profile: Profile::default(), adopt_after: Span::Records(400) }
+    }
+}
+
+impl DetectorSettings {
+    /// Part of an incident's height that is adopted with a record, `elapsed_ms` after the one before.
+    fn creep(&self, elapsed_ms: u64) -> f64 {
+        match self.adopt_after {
+            Span::Records(records) => 1.0 / records.max(1) as f64,
+            Span::Time(time) => (elapsed_ms as f64 / (time.as_millis() as f64).max(1.0)).min(1.0),
+        }
+    }
 }
 
 /// The table `[series]` of the configuration: what is remembered of the past.
@@ -81,13 +102,15 @@ pub struct Detector {
     model: Arc<Model>,
     edition: Edition,
     names: Vec<String>,
-    thresholds: Thresholds,
+    settings: DetectorSettings,
+    judge: Judge,
     series: SeriesSettings,
     /// Series by partition: what is said of a record depends on its partition alone.
     partitions: BTreeMap<PartitionId, SeriesTable>,
     forgotten: Forgotten,
     batch: Batch,
-    tile: Tile,
+    /// One for each network of the model.
+    tiles: Vec<Tile>,
     verdicts: Vec<Verdict>,
     incidents: IncidentSettings,
     told: Vec<Told>,
@@ -96,20 +119,35 @@ pub struct Detector {
 /// What was observed since the last judgement. Cleared, never shrunk.
 #[derive(Default)]
 struct Batch {
-    judged: bool,
+    judged_already: bool,
     /// Where the state of each record's series is.
     series: Vec<Place>,
     /// Original values, records x features.
     values: Vec<f64>,
-    /// Model inputs, records x inputs; NaN = missing, and all of a warming record.
-    inputs: Vec<f32>,
+    /// Of each network.
+    members: Vec<MemberBatch>,
     /// Records to score: without and with missing values. Apart, since gaps cost further passes.
     whole: Vec<usize>,
     gaps: Vec<usize>,
-    /// Distance of each record's residual; NaN while warming.
-    distances: Vec<f64>,
-    /// Records x features: what each feature contributed to the distance; once judged, to what made the score.
+    /// Of each record, if it is not warming.
+    statistics: Vec<Statistic>,
+    /// What was said of each record.
+    judged: Vec<Judged>,
+    /// Records x features: what each feature contributed to the statistic; once judged, to what decided.
     parts: Vec<f32>,
+}
+
+/// Of one network, record after record; those of warming records are of no meaning.
+#[derive(Default)]
+struct MemberBatch {
+    /// Records x inputs; NaN = missing.
+    inputs: Vec<f32>,
+    /// Records x inputs.
+    residuals: Vec<f32>,
+    /// Slow averages of the residuals, records x inputs.
+    slow: Vec<f32>,
+    /// Distances of the residual and of the slow average.
+    distances: Vec<[f64; 2]>,
 }
 
 #[derive(Clone, Copy)]
@@ -118,8 +156,11 @@ struct Place {
     offset: Offset,
     time: EventTime,
     slot: usize,
+    warming: bool,
     /// Whether the series begins anew with this record, after a gap.
     anew: bool,
+    /// Part of an incident's height that is adopted with this record.
+    creep: f64,
 }
 
 impl Detector {
@@ -131,14 +172,15 @@ impl Detector {
     ) -> Self {
         Self {
             names: model.schema().names().map(|name| name.to_string()).collect(),
-            thresholds: model.thresholds(&settings.alarms),
-            tile: model.tile(),
+            judge: model.judge(&settings.alarms, incidents.hold),
+            settings: settings.clone(),
+            tiles: (0..model.members()).map(|member| model.tile(member)).collect(),
+            batch: Batch::of(&model),
             model,
             edition: Edition::NONE,
             series: series.clone(),
             partitions: BTreeMap::new(),
             forgotten: Forgotten::default(),
-            batch: Batch::default(),
             verdicts: Vec::new(),
             incidents: incidents.clone(),
             told: Vec::new(),
@@ -171,68 +213,67 @@ impl Detector {
         let table = partitions.entry(partition).or_insert_with(|| SeriesTable::new(NextOffset(offset.0)));
         let slot = table.see(series, (offset, time), batch.series.len(), model, settings, forgotten);
         let state = table.state(slot);
-        let anew = state.observe(model, (offset, time), values, settings.gap);
-        let from = batch.inputs.len();
-        state.window(&mut batch.inputs);
-        if state.is_full() {
-            let missing = batch.inputs[from..].iter().any(|v| v.is_nan());
-            if missing { &mut batch.gaps } else { &mut batch.whole }.push(batch.series.len());
+        let Observed { anew, elapsed_ms } = state.observe(model, (offset, time), values, settings.gap);
+        let (index, warming) = (batch.series.len(), !state.is_full(model));
+        let mut missing = false;
+        for (at, member) in batch.members.iter_mut().enumerate() {
+            let from = member.inputs.len();
+            let to = from + model.inputs(at);
+            if warming {
+                member.inputs.resize(to, f32::NAN);
+            } else {
+                state.input(model, at, &mut member.inputs);
+                missing |= member.inputs[from..].iter().any(|v| v.is_nan());
+            }
         }
-        batch.series.push(Place { partition, offset, time, slot, anew });
+        if !warming {
+            if missing { &mut batch.gaps } else { &mut batch.whole }.push(index);
+        }
+        let creep = self.settings.creep(elapsed_ms);
+        batch.series.push(Place { partition, offset, time, slot, warming, anew, creep });
         batch.values.extend_from_slice(values);
-        batch.distances.push(f64::NAN);
-        batch.parts.resize(batch.values.len(), 0.0);
     }
 
     /// Forward passes over everything observed since the last call, then smoothing in order: one verdict per observed
     /// record, in order, bit for bit the same for any batch size.
     pub fn judge(&mut self) -> &[Verdict] {
         self.clear_judged();
-        self.batch.judged = true;
-        let Self { model, batch, tile, partitions, incidents, told, .. } = self;
-        let (inputs, features) = (model.layer_sizes()[0], model.schema().len());
-        for part in batch.whole.chunks(TILE).chain(batch.gaps.chunks(TILE)) {
-            tile.clear();
-            part.iter().for_each(|&i| tile.push(&batch.inputs[i * inputs..][..inputs]));
-            model.run(tile);
-            for (row, &i) in part.iter().enumerate() {
-                batch.distances[i] = tile.distance(row);
-                tile.contributions(row, &mut batch.parts[i * features..][..features]);
-            }
-        }
+        self.batch.judged_already = true;
+        let Self { model, judge, batch, tiles, partitions, incidents, told, .. } = self;
+        batch.reconstruct(model, tiles);
+        batch.follow(model, partitions);
+        batch.measure(model, tiles);
         self.verdicts.clear();
         told.clear();
-        let parts = batch.parts.chunks_exact_mut(features);
-        for (index, ((place, &distance), parts)) in batch.series.iter().zip(&batch.distances).zip(parts).enumerate() {
+        let features = model.schema().len();
+        for (index, place) in batch.series.iter().enumerate() {
+            let Place { partition, offset, time, slot, warming, anew, creep } = *place;
             // Forgotten in between: nobody waits for the verdict.
-            let Some(table) = partitions.get_mut(&place.partition) else {
+            let Some(table) = partitions.get_mut(&partition) else {
                 self.verdicts.push(Verdict::Warming);
                 continue;
             };
-            let Place { partition, offset, time, slot, anew } = *place;
             let (series, state) = table.slot(slot);
             let mut tell = |change, incident: &Incident| {
                 let (index, series) = (Some(index), Arc::clone(series));
                 told.push(Told { index, partition, series, change, incident: incident.clone() });
             };
             if anew {
-                state.restart(model);
+                model.restart_levels(&mut state.memory);
                 state.incident.close(&mut tell);
             }
-            self.verdicts.push(if distance.is_nan() {
-                Verdict::Warming
-            } else {
-                let levels = state.smooth(model, distance, parts);
-                let (alone, together) =
-                    (levels.record / self.thresholds.record, levels.smoothed / self.thresholds.smoothed);
-                if together >= alone {
-                    parts.copy_from_slice(state.blame());
-                }
-                let score = alone.max(together);
-                let flagged = score >= 1.0;
-                state.incident.see(incidents, &Seen { offset, time, score, flagged, parts }, &mut tell);
-                Verdict::Scored { score, flagged, incident: state.incident.open().map(|i| i.start) }
-            });
+            if warming {
+                self.verdicts.push(Verdict::Warming);
+                continue;
+            }
+            let parts = &mut batch.parts[index * features..][..features];
+            let distances = batch.members.iter().map(|member| member.distances[index]);
+            let judged = model.decide(judge, &mut state.memory, batch.statistics[index], distances, parts, creep);
+            batch.judged[index] = judged;
+            let (score, flagged) = (score(&judged), judged.flagged);
+            state.incident.see(incidents, &Seen { offset, time, score, flagged, parts }, &mut tell);
+            let incident = state.incident.open().map(|i| i.start);
+            self.verdicts.push(Verdict::Scored { score, flagged, incident });
         }
         let in_order = told.len();
         for (&partition, table) in partitions.iter_mut() {
@@ -317,7 +358,7 @@ impl Detector {
         next: NextOffset,
         write: impl FnMut(&str, Option<&[u8]>),
     ) -> Vec<u8> {
-        debug_assert!(self.batch.judged || self.batch.series.is_empty(), "a checkpoint comes after judging");
+        debug_assert!(self.batch.judged_already || self.batch.series.is_empty(), "a checkpoint comes after judging");
         let table = self.partitions.entry(partition).or_insert_with(|| SeriesTable::new(next));
         table.checkpoint(next, (&self.model, self.edition), write)
     }
@@ -358,7 +399,7 @@ impl Detector {
     }
 
     fn clear_judged(&mut self) {
-        if self.batch.judged {
+        if self.batch.judged_already {
             self.batch.clear();
         }
     }
@@ -366,23 +407,105 @@ impl Detector {
     pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
+}
 
-    /// Levels of score 1.0.
-    pub fn thresholds(&self) -> Thresholds {
-        self.thresholds
-    }
+/// 1 and more if the record is flagged, less if it is not; among either the stranger the larger.
+fn score(judged: &Judged) -> f64 {
+    let Judged { flagged, rank, .. } = *judged;
+    if flagged { 1.0 + rank } else { rank / (1.0 + rank) }
 }
 
 impl Batch {
+    fn of(model: &Model) -> Self {
+        let members = (0..model.members()).map(|_| MemberBatch::default()).collect();
+        Self { members, ..Self::default() }
+    }
+
     fn clear(&mut self) {
-        self.judged = false;
+        self.judged_already = false;
         self.series.clear();
         self.values.clear();
-        self.inputs.clear();
+        for member in &mut self.members {
+            member.inputs.clear();
+        }
         self.whole.clear();
         self.gaps.clear();
-        self.distances.clear();
-        self.parts.clear();
+    }
+
+    /// Residuals of all records that are not warming.
+    fn reconstruct(&mut self, model: &Model, tiles: &mut [Tile]) {
+        for ((at, member), tile) in self.members.iter_mut().enumerate().zip(tiles) {
+            let inputs = model.inputs(at);
+            let MemberBatch { inputs: x, residuals, slow, distances } = member;
+            residuals.resize(x.len(), 0.0);
+            slow.resize(x.len(), 0.0);
+            distances.resize(self.series.len(), [0.0; 2]);
+            for part in self.whole.chunks(TILE).chain(self.gaps.chunks(TILE)) {
+                tile.clear();
+                part.iter().for_each(|&i| tile.push(&x[i * inputs..][..inputs]));
+                model.reconstruct(at, tile);
+                for (row, &i) in tile.residuals().rows().into_iter().zip(part) {
+                    residuals[i * inputs..][..inputs].iter_mut().zip(row).for_each(|(to, r)| *to = *r);
+                }
+            }
+        }
+    }
+
+    /// In order: the statistic that decides, and the residuals less what each series' has been followed to.
+    fn follow(&mut self, model: &Model, partitions: &mut BTreeMap<PartitionId, SeriesTable>) {
+        let features = model.schema().len();
+        self.statistics.resize(self.series.len(), Statistic::default());
+        self.judged.resize(self.series.len(), Judged::default());
+        self.parts.resize(self.values.len(), 0.0);
+        let last = self.members.len() - 1;
+        for (i, place) in self.series.iter().enumerate() {
+            let Some(table) = partitions.get_mut(&place.partition) else { continue };
+            let memory = &mut table.state(place.slot).memory;
+            if place.anew {
+                model.restart_residuals(memory);
+            }
+            if place.warming {
+                continue;
+            }
+            for (at, member) in self.members.iter_mut().enumerate() {
+                let range = i * model.inputs(at)..(i + 1) * model.inputs(at);
+                let (input, residual) = (&member.inputs[range.clone()], &mut member.residuals[range.clone()]);
+                if at == last {
+                    let parts = &mut self.parts[i * features..][..features];
+                    self.statistics[i] = model.statistic(residual, input, parts);
+                }
+                model.follow(at, memory, residual, input, &mut member.slow[range]);
+            }
+        }
+    }
+
+    /// Distances of the networks that rank.
+    fn measure(&mut self, model: &Model, tiles: &mut [Tile]) {
+        let features = model.schema().len();
+        let ranking = self.members.iter_mut().zip(tiles).enumerate().filter(|(at, _)| model.ranks(*at));
+        for (at, (member, tile)) in ranking {
+            let inputs = model.inputs(at);
+            let MemberBatch { inputs: x, residuals, slow, distances } = member;
+            for part in self.whole.chunks(TILE).chain(self.gaps.chunks(TILE)) {
+                for (which, of) in [&*residuals, &*slow].into_iter().enumerate() {
+                    if which == 1 && !model.ordered() {
+                        continue;
+                    }
+                    tile.clear();
+                    for &i in part {
+                        let range = i * inputs..(i + 1) * inputs;
+                        tile.push_residual(&of[range.clone()], &x[range]);
+                    }
+                    model.whiten(at, which == 1, tile);
+                    for (row, &i) in part.iter().enumerate() {
+                        distances[i][which] = tile.distance(row);
+                        if !model.ordered() {
+                            tile.contributions(row, &mut self.parts[i * features..][..features]);
+                        }
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SeriesSettings;
-use super::state::{STATE_BYTES, SeriesState, StateError};
+use super::state::{SeriesState, StateError, state_bytes};
 use crate::incident::{Change, Incident};
 use crate::model::{Edition, Model};
 use crate::record::{EventTime, NextOffset, Offset};
@@ -53,19 +53,20 @@ pub(super) struct SeriesTable {
 const KEY_BYTES: usize = 24;
 const ALLOCATION_BYTES: usize = 16;
 
-/// Memory of one series, bytes: an estimate, without an open incident (which takes some 150, and 4 per feature).
-pub fn series_bytes(window: usize, features: usize) -> usize {
+/// Memory of one series, bytes: an estimate, without an open incident (which takes some 150, and 4 per feature). `sizes`: of what the
+/// model remembers, [`Model::memory_sizes`].
+pub fn series_bytes(sizes: (usize, usize)) -> usize {
     // Tables and lists grow by doubling: on average a third of what they hold is free.
     let index = 4 * (size_of::<(Arc<str>, usize)>() + 1) / 3;
     let slot = 4 * size_of::<Slot>() / 3;
     let key = ALLOCATION_BYTES + 2 * size_of::<usize>() + KEY_BYTES;
-    index + slot + key + 2 * ALLOCATION_BYTES + 4 * features * (window + 1)
+    index + slot + key + 2 * ALLOCATION_BYTES + 4 * sizes.0 + 8 * sizes.1
 }
 
 /// What is queued for one series while a checkpoint is written, bytes: its state and key, and the client's own record of a message.
-pub fn checkpoint_bytes(window: usize, features: usize) -> usize {
+pub fn checkpoint_bytes(sizes: (usize, usize)) -> usize {
     const MESSAGE_BYTES: usize = 256;
-    STATE_BYTES + 4 * features * (window + 1) + KEY_BYTES + MESSAGE_BYTES
+    state_bytes(sizes) + KEY_BYTES + MESSAGE_BYTES
 }
 
 struct Slot {
@@ -122,7 +123,7 @@ impl SeriesTable {
                 break; // this one and all older ones are stored as they are
             }
             bytes.clear();
-            slot.state.encode(&mut bytes);
+            slot.state.encode(model, &mut bytes);
             write(&slot.series, Some(&bytes));
             slot.stored = true;
             at = slot.older;
@@ -367,12 +368,15 @@ mod tests {
 
     use super::*;
     use crate::model::testing::{plane, table};
-    use crate::model::{Auto, ModelSettings, TrainingSource};
+    use crate::model::{Auto, ModelSettings, Profile, TrainingSource};
 
     fn model() -> Model {
         let settings = ModelSettings { steps: 5, window: Auto::Fixed(2), ..Default::default() };
         let source = TrainingSource::File { name: "test".to_owned(), rows: 300 };
-        Model::fit(&table(1, plane(1, 300, 1, 1)), &settings, source, &mut |_, _| ControlFlow::Continue(())).unwrap()
+        Model::fit(&table(1, plane(1, 300, 1, 1)), &settings, Profile::Balanced, source, &mut |_, _| {
+            ControlFlow::Continue(())
+        })
+        .unwrap()
     }
 
     struct Bench {

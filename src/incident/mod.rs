@@ -8,7 +8,7 @@ mod settings;
 mod tests;
 
 pub use event::{Event, SENSORS_MAX};
-pub use settings::{IncidentSettings, NOfM, Quiet, QuietError};
+pub use settings::{IncidentSettings, NOfM, Span, SpanError};
 
 use crate::record::{EventTime, Offset};
 
@@ -87,7 +87,7 @@ impl Tracker {
     /// Takes the next record of the series in; `tell` gets what changed, in order. A record may close one incident and open another.
     pub fn see(&mut self, settings: &IncidentSettings, seen: &Seen<'_>, tell: &mut dyn FnMut(Change, &Incident)) {
         if let Some(incident) = &self.open
-            && let Quiet::Time(quiet) = settings.quiet
+            && let Span::Time(quiet) = settings.quiet
             && is_later(seen.time, incident.last_time, quiet)
         {
             self.close(tell);
@@ -233,9 +233,9 @@ impl Incident {
         seen: &Seen<'_>,
         tell: &mut dyn FnMut(Change, &Incident),
     ) -> bool {
-        if !seen.flagged && seen.score < settings.hold {
+        if !seen.flagged {
             self.quiet += 1;
-            return !matches!(settings.quiet, Quiet::Records(records) if self.quiet >= records);
+            return !matches!(settings.quiet, Span::Records(records) if self.quiet >= records);
         }
         self.quiet = 0;
         self.last_time = seen.time;

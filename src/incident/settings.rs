@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 pub struct IncidentSettings {
     /// Flagged records that open an incident, and among how many of the last of their series.
     pub open: NOfM,
-    /// Score from which a record keeps an open incident going, flagged or not; 1 is the threshold.
+    /// Part of the threshold from which on records go on being flagged once one is.
     pub hold: f64,
     /// An incident is over after so many records, or so much event time, without one that keeps it going.
-    pub quiet: Quiet,
+    pub quiet: Span,
 }
 
 impl Default for IncidentSettings {
     fn default() -> Self {
-        Self { open: NOfM { n: 1, of: 1 }, hold: 0.8, quiet: Quiet::Records(10) }
+        Self { open: NOfM { n: 1, of: 1 }, hold: 0.5, quiet: Span::Records(10) }
     }
 }
 
@@ -41,7 +41,7 @@ impl NOfM {
 /// How long nothing must happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Quiet {
+pub enum Span {
     /// At least one.
     Records(u64),
     /// Event time, at least 1 ms.
@@ -51,16 +51,16 @@ pub enum Quiet {
 /// A text that is neither.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("read {text:?}: expected {expected}")]
-pub struct QuietError {
+pub struct SpanError {
     text: String,
     expected: &'static str,
 }
 
 impl FromStr for NOfM {
-    type Err = QuietError;
+    type Err = SpanError;
 
-    fn from_str(text: &str) -> Result<Self, QuietError> {
-        let error = || QuietError {
+    fn from_str(text: &str) -> Result<Self, SpanError> {
+        let error = || SpanError {
             text: text.to_owned(),
             expected: "\"N of M\" with 1 <= N <= M <= 64, for example \"2 of 5\"",
         };
@@ -71,20 +71,20 @@ impl FromStr for NOfM {
     }
 }
 
-impl FromStr for Quiet {
-    type Err = QuietError;
+impl FromStr for Span {
+    type Err = SpanError;
 
-    fn from_str(text: &str) -> Result<Self, QuietError> {
+    fn from_str(text: &str) -> Result<Self, SpanError> {
         let expected = "\"N records\" with N at least 1, or a time of at least 1 ms such as \"5m\"";
-        let error = || QuietError { text: text.to_owned(), expected };
+        let error = || SpanError { text: text.to_owned(), expected };
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         let quiet = match words.as_slice() {
-            &[n, "record" | "records"] => Quiet::Records(n.parse().map_err(|_| error())?),
-            _ => Quiet::Time(SpanParser::new().parse_unsigned_duration(text).map_err(|_| error())?),
+            &[n, "record" | "records"] => Span::Records(n.parse().map_err(|_| error())?),
+            _ => Span::Time(SpanParser::new().parse_unsigned_duration(text).map_err(|_| error())?),
         };
         match quiet {
-            Quiet::Records(0) => Err(error()),
-            Quiet::Time(time) if time < Duration::from_millis(1) => Err(error()),
+            Span::Records(0) => Err(error()),
+            Span::Time(time) if time < Duration::from_millis(1) => Err(error()),
             quiet => Ok(quiet),
         }
     }
@@ -96,20 +96,20 @@ impl fmt::Display for NOfM {
     }
 }
 
-impl fmt::Display for Quiet {
+impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Quiet::Records(1) => f.write_str("1 record"),
-            Quiet::Records(n) => write!(f, "{n} records"),
-            Quiet::Time(time) => f.write_str(&SpanPrinter::new().unsigned_duration_to_string(time)),
+            Span::Records(1) => f.write_str("1 record"),
+            Span::Records(n) => write!(f, "{n} records"),
+            Span::Time(time) => f.write_str(&SpanPrinter::new().unsigned_duration_to_string(time)),
         }
     }
 }
 
 impl TryFrom<String> for NOfM {
-    type Error = QuietError;
+    type Error = SpanError;
 
-    fn try_from(text: String) -> Result<Self, QuietError> {
+    fn try_from(text: String) -> Result<Self, SpanError> {
         text.parse()
     }
 }
@@ -120,16 +120,16 @@ impl From<NOfM> for String {
     }
 }
 
-impl TryFrom<String> for Quiet {
-    type Error = QuietError;
+impl TryFrom<String> for Span {
+    type Error = SpanError;
 
-    fn try_from(text: String) -> Result<Self, QuietError> {
+    fn try_from(text: String) -> Result<Self, SpanError> {
         text.parse()
     }
 }
 
-impl From<Quiet> for String {
-    fn from(value: Quiet) -> Self {
+impl From<Span> for String {
+    fn from(value: Span) -> Self {
         value.to_string()
     }
 }

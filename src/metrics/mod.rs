@@ -13,7 +13,6 @@ use prometheus::{
 };
 
 use crate::incident::Change;
-use crate::model::Thresholds;
 
 /// Content type of [`Metrics::scrape`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -151,7 +150,6 @@ pub struct Metrics {
     forgotten: [IntCounter; 2],
     warmup_ratio: Gauge,
     model_info: GaugeVec,
-    threshold: GaugeVec,
     alarm_budget: Gauge,
 }
 
@@ -296,16 +294,6 @@ impl Metrics {
                     &["fingerprint"],
                 ),
             )?,
-            threshold: add(
-                &r,
-                GaugeVec::new(
-                    Opts::new(
-                        "residua_model_threshold",
-                        "Levels from which the model in force flags: of a record alone, and smoothed over its series.",
-                    ),
-                    &["of"],
-                ),
-            )?,
             alarm_budget: add(&r, Gauge::new("residua_alarm_budget_ratio", "False alarms accepted per record."))?,
             books: Mutex::new(()),
             registry: r,
@@ -422,11 +410,9 @@ impl Metrics {
     }
 
     /// The model in force from here on.
-    pub fn model(&self, fingerprint: &str, thresholds: Thresholds, budget: f64) {
+    pub fn model(&self, fingerprint: &str, budget: f64) {
         self.model_info.reset();
         self.model_info.with_label_values(&[fingerprint]).set(1.0);
-        self.threshold.with_label_values(&["record"]).set(thresholds.record);
-        self.threshold.with_label_values(&["smoothed"]).set(thresholds.smoothed);
         self.alarm_budget.set(budget);
     }
 
@@ -505,7 +491,7 @@ mod tests {
     #[test]
     fn names_follow_prometheus_conventions() {
         let m = Metrics::new("0", &["not_json"], &["warning"]).unwrap();
-        m.model("0123456789abcdef", Thresholds { record: 2.0, smoothed: 1.0 }, 1e-4);
+        m.model("0123456789abcdef", 1e-4);
         let families = m.registry.gather();
         assert!(families.len() > 15);
         for f in families.iter().filter(|f| f.name().starts_with("residua_")) {

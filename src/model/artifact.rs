@@ -7,24 +7,29 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ndarray::Array2;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
+use safetensors::tensor::{self, Dtype, SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::decision::Law;
+use super::member::{Member, Slow, Term};
 use super::network::{Dense, LAYERS, Network};
 use super::residual::{Residuals, WHITENED_MAX};
 use super::scaler::Scaler;
 use super::settings::{Activation, INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX, WINDOW_MAX};
 use super::tail::{QUANTILES, Tail};
-use super::{ARTIFACT_BYTES_MAX, Calibration, Layout, Model, RowCounts, Tails, TrainingSource};
+use super::view::View;
+use super::{ARTIFACT_BYTES_MAX, Deciding, Model, Profile, RowCounts, TrainingSource};
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
 const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Most networks of a model.
+const MEMBERS_MAX: usize = 8;
 /// Largest magnitude of a feature's mean and scale: products with f32 stay finite in f64.
 const UNIT_MAX: f64 = 1e150;
 
@@ -57,12 +62,22 @@ pub enum ArtifactError {
 struct Header<'a> {
     format: u32,
     checksum: String,
-    layout: Layout,
-    activation: Activation,
+    profile: Profile,
+    ordered: bool,
+    members: Vec<MemberHeader>,
     rows: RowCounts,
     settings: Cow<'a, ModelSettings>,
     source: Cow<'a, TrainingSource>,
     schema: Cow<'a, Schema>,
+}
+
+/// Of a network all but the numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberHeader {
+    view: View,
+    weight: f64,
+    activation: Activation,
 }
 
 /// What can be read of any version.
@@ -88,8 +103,9 @@ impl Model {
         let header = Header {
             format: FORMAT,
             checksum: self.checksum.clone(),
-            layout: self.calibration.layout,
-            activation: self.network.activation,
+            profile: self.profile,
+            ordered: self.ordered(),
+            members: self.members.iter().map(MemberHeader::of).collect(),
             rows: self.rows,
             settings: Cow::Borrowed(&self.settings),
             source: Cow::Borrowed(&self.source),
@@ -124,31 +140,50 @@ impl Model {
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
         let wide = |name: &str, values: &[f64]| (name.to_owned(), Tensor::wide(values));
-        let Tails { record, smoothed } = &self.calibration.tails;
-        let numbers = |tail: &Tail| Tensor::wide(&[tail.start, tail.rate, tail.shape, tail.scale]);
-        let mut tensors = vec![
-            wide("scaler.mean", &self.scaler.mean),
-            wide("scaler.scale", &self.scaler.scale),
-            wide("calibration.median", &[self.calibration.median]),
-            ("calibration.record.tail".to_owned(), numbers(record)),
-            wide("calibration.record.quantiles", &record.quantiles),
-            ("calibration.smoothed.tail".to_owned(), numbers(smoothed)),
-            wide("calibration.smoothed.quantiles", &smoothed.quantiles),
-            ("residual.mean".to_owned(), Tensor::narrow(self.residuals.mean.iter(), vec![self.residuals.mean.len()])),
-            (
-                "residual.scale".to_owned(),
-                Tensor::narrow(self.residuals.scale.iter(), vec![self.residuals.scale.len()]),
-            ),
-        ];
-        if let Some(matrix) = &self.residuals.whitening {
-            tensors.push(("residual.whitening".to_owned(), Tensor::narrow(matrix.iter(), matrix.shape().to_vec())));
+        let mut tensors = vec![wide("scaler.mean", &self.scaler.mean), wide("scaler.scale", &self.scaler.scale)];
+        match &self.deciding {
+            Deciding::Laws(laws) => {
+                let numbers = laws.map(|law| [law.level, law.peak, law.spread, law.floor, law.start]);
+                tensors.push(wide("decision.laws", numbers.as_flattened()));
+            }
+            Deciding::Tail(tail) => {
+                tensors.push(wide("decision.tail", &[tail.start, tail.rate, tail.shape, tail.scale]));
+                tensors.push(wide("decision.quantiles", &tail.quantiles));
+            }
         }
-        for (l, layer) in self.network.layers.iter().enumerate() {
-            let shape = layer.weight.shape().to_vec();
-            tensors.push((format!("network.{l}.weight"), Tensor::narrow(layer.weight.iter(), shape)));
-            tensors.push((format!("network.{l}.bias"), Tensor::narrow(layer.bias.iter(), vec![layer.bias.len()])));
+        for (at, member) in self.members.iter().enumerate() {
+            member.tensors(&format!("member.{at}"), &mut tensors);
         }
         tensors
+    }
+}
+
+impl MemberHeader {
+    fn of(member: &Member) -> Self {
+        Self { view: member.view, weight: member.weight, activation: member.network.activation }
+    }
+}
+
+impl Member {
+    fn tensors(&self, name: &str, out: &mut Vec<(String, Tensor)>) {
+        for (l, layer) in self.network.layers.iter().enumerate() {
+            let shape = layer.weight.shape().to_vec();
+            out.push((format!("{name}.network.{l}.weight"), Tensor::narrow(layer.weight.iter(), shape)));
+            out.push((format!("{name}.network.{l}.bias"), Tensor::narrow(layer.bias.iter(), vec![layer.bias.len()])));
+        }
+        let mut statistics = |name: &str, residuals: &Residuals, distance: &Term| {
+            let Residuals { mean, scale, whitening } = residuals;
+            out.push((format!("{name}.mean"), Tensor::narrow(mean.iter(), vec![mean.len()])));
+            out.push((format!("{name}.scale"), Tensor::narrow(scale.iter(), vec![scale.len()])));
+            if let Some(matrix) = whitening {
+                out.push((format!("{name}.whitening"), Tensor::narrow(matrix.iter(), matrix.shape().to_vec())));
+            }
+            out.push((format!("{name}.distance"), Tensor::wide(&[distance.median, distance.top])));
+        };
+        statistics(&format!("{name}.residual"), &self.residuals, &self.distance);
+        if let Some(Slow { residuals, distance }) = &self.slow {
+            statistics(&format!("{name}.slow"), residuals, distance);
+        }
     }
 }
 
@@ -190,7 +225,7 @@ impl Tensor {
     }
 }
 
-impl View for Tensor {
+impl tensor::View for Tensor {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -214,54 +249,103 @@ impl Reader<'_> {
     fn model(&self, header: Header) -> Result<Model, ArtifactError> {
         header.settings.check()?;
         let features = header.schema.len();
-        let window = within("window", header.layout.window, WINDOW_MAX)?;
-        let inputs = within("window x features", window * features, INPUTS_MAX)?;
-        let hidden = within("hidden width", self.length("network.0.bias")?, WIDTH_MAX)?;
-        let code = within("code width", self.length("network.1.bias")?, WIDTH_MAX)?;
-        let whitened = inputs <= WHITENED_MAX;
-        let expected = 9 + usize::from(whitened) + 2 * LAYERS;
-        if self.tensors.len() != expected {
-            return Err(value("number of tensors", self.tensors.len(), &expected.to_string()));
+        let count = within("number of networks", header.members.len(), MEMBERS_MAX)?;
+        if !header.ordered && count != 1 {
+            return Err(value("number of networks", count, "1 for records without an order"));
         }
         let scaler =
             Scaler { mean: self.wide("scaler.mean", features)?, scale: self.positive("scaler.scale", features)? };
         if let Some(v) = scaler.mean.iter().chain(&scaler.scale).find(|v| v.abs() > UNIT_MAX) {
             return Err(value("scaler", v, &format!("at most {UNIT_MAX:e}")));
         }
-        let network =
-            Network { layers: self.layers([inputs, hidden, code, hidden, inputs])?, activation: header.activation };
-        let residuals = Residuals {
-            mean: self.narrow("residual.mean", &[inputs])?.into(),
-            scale: self.narrow("residual.scale", &[inputs])?.into(),
-            whitening: if whitened { Some(self.matrix("residual.whitening", inputs, inputs)?) } else { None },
-        };
-        if let Some(v) = residuals.scale.iter().find(|v| **v <= 0.0) {
-            return Err(value("residual.scale", v, "more than 0"));
+        let deciding =
+            if header.ordered { Deciding::Laws([self.law(0)?, self.law(1)?]) } else { Deciding::Tail(self.tail()?) };
+        let members = header.members.iter().enumerate();
+        let members = members
+            .map(|(at, member)| self.member(&format!("member.{at}"), member, features, header.ordered))
+            .collect::<Result<Vec<Member>, ArtifactError>>()?;
+        if !members.iter().any(|member| member.weight > 0.0) {
+            return Err(value("weights of the networks", 0, "one that is more than 0"));
         }
-        Ok(Model {
-            calibration: self.calibration(header.layout)?,
-            schema: header.schema.into_owned(),
-            source: header.source.into_owned(),
-            settings: header.settings.into_owned(),
-            rows: header.rows,
-            scaler,
-            network,
-            residuals,
-            checksum: header.checksum,
-        })
+        if members.last().is_some_and(|member| member.view.context) {
+            return Err(value("context of the last network", true, "false"));
+        }
+        let (schema, settings) = (header.schema.into_owned(), header.settings.into_owned());
+        let settings = (settings, header.profile);
+        let mut model =
+            Model::new(schema, header.source.into_owned(), settings, header.rows, scaler, members, deciding);
+        let expected = model.tensors().len();
+        if self.tensors.len() != expected {
+            return Err(value("number of tensors", self.tensors.len(), &expected.to_string()));
+        }
+        model.checksum = header.checksum;
+        Ok(model)
     }
 
-    fn calibration(&self, layout: Layout) -> Result<Calibration, ArtifactError> {
-        let [median] = self.wide("calibration.median", 1)?[..] else { unreachable!("one number was asked for") };
-        sound("calibration.median", median, 1e-12, 1e30)?;
-        let tails = Tails { record: self.tail("calibration.record")?, smoothed: self.tail("calibration.smoothed")? };
-        Ok(Calibration { layout, median, tails })
+    fn member(
+        &self,
+        name: &str,
+        header: &MemberHeader,
+        features: usize,
+        ordered: bool,
+    ) -> Result<Member, ArtifactError> {
+        let MemberHeader { view, weight, activation } = *header;
+        within("window", view.window, WINDOW_MAX)?;
+        sound("weight", weight, 0.0, 1.0)?;
+        sound("clip", f64::from(view.clip), 0.0, 1e6)?;
+        let inputs = within("window x features", view.inputs(features), INPUTS_MAX)?;
+        let hidden = within("hidden width", self.length(&format!("{name}.network.0.bias"))?, WIDTH_MAX)?;
+        let code = within("code width", self.length(&format!("{name}.network.1.bias"))?, WIDTH_MAX)?;
+        let layers = self.layers(name, [inputs, hidden, code, hidden, inputs])?;
+        let ranks = weight > 0.0;
+        let (residuals, distance) = self.statistics(&format!("{name}.residual"), inputs, ranks)?;
+        let slow = if ranks && ordered {
+            let (residuals, distance) = self.statistics(&format!("{name}.slow"), inputs, true)?;
+            Some(Slow { residuals, distance })
+        } else {
+            None
+        };
+        Ok(Member { view, weight, network: Network { layers, activation }, residuals, distance, slow })
     }
 
-    fn tail(&self, name: &str) -> Result<Tail, ArtifactError> {
-        let numbers = self.wide(&format!("{name}.tail"), 4)?;
+    fn statistics(&self, name: &str, inputs: usize, ranks: bool) -> Result<(Residuals, Term), ArtifactError> {
+        let whitening = if ranks && inputs <= WHITENED_MAX {
+            Some(self.matrix(&format!("{name}.whitening"), inputs, inputs)?)
+        } else {
+            None
+        };
+        let scale = self.narrow(&format!("{name}.scale"), &[inputs])?;
+        if let Some(v) = scale.iter().find(|v| **v <= 0.0) {
+            return Err(value(&format!("{name}.scale"), v, "more than 0"));
+        }
+        let mean = self.narrow(&format!("{name}.mean"), &[inputs])?;
+        let distance = format!("{name}.distance");
+        let [median, top] = self.wide(&distance, 2)?[..] else { unreachable!("two numbers were asked for") };
+        sound(&distance, median, 1e-12, 1e30)?;
+        sound(&distance, top, 1e-12, 1e6)?;
+        Ok((Residuals { mean: mean.into(), scale: scale.into(), whitening }, Term { median, top }))
+    }
+
+    /// Of the one or the other way of smoothing.
+    fn law(&self, which: usize) -> Result<Law, ArtifactError> {
+        let numbers = self.wide("decision.laws", 10)?;
+        let [level, peak, spread, floor, start] = numbers.as_chunks::<5>().0[which];
+        for (what, v, min) in [
+            ("level", level, 0.0),
+            ("peak", peak, 0.0),
+            ("spread", spread, 1e-12),
+            ("floor", floor, 1e-12),
+            ("start", start, 0.0),
+        ] {
+            sound(&format!("decision.laws {what}"), v, min, 1e30)?;
+        }
+        Ok(Law { level, peak, spread, floor, start })
+    }
+
+    fn tail(&self) -> Result<Tail, ArtifactError> {
+        let numbers = self.wide("decision.tail", 4)?;
         let [start, rate, shape, scale] = numbers[..] else { unreachable!("four numbers were asked for") };
-        let quantiles = self.wide(&format!("{name}.quantiles"), QUANTILES)?;
+        let quantiles = self.wide("decision.quantiles", QUANTILES)?;
         for (what, v, min, max) in [
             ("start", start, 1e-12, 1e6),
             ("rate", rate, 1e-12, 1.0),
@@ -270,19 +354,19 @@ impl Reader<'_> {
             ("lowest quantile", quantiles[0], 0.0, 1e6),
             ("highest quantile", quantiles[QUANTILES - 1], 0.0, 1e6),
         ] {
-            sound(&format!("{name} {what}"), v, min, max)?;
+            sound(&format!("decision.tail {what}"), v, min, max)?;
         }
         if !quantiles.is_sorted() {
-            return Err(value(&format!("{name}.quantiles"), "unsorted", "ascending values"));
+            return Err(value("decision.quantiles", "unsorted", "ascending values"));
         }
         Ok(Tail { start, rate, shape, scale, quantiles })
     }
 
-    fn layers(&self, sizes: [usize; LAYERS + 1]) -> Result<[Dense; LAYERS], ArtifactError> {
+    fn layers(&self, name: &str, sizes: [usize; LAYERS + 1]) -> Result<[Dense; LAYERS], ArtifactError> {
         let layer = |l: usize| {
             Ok::<_, ArtifactError>(Dense {
-                weight: self.matrix(&format!("network.{l}.weight"), sizes[l], sizes[l + 1])?,
-                bias: self.narrow(&format!("network.{l}.bias"), &[sizes[l + 1]])?.into(),
+                weight: self.matrix(&format!("{name}.network.{l}.weight"), sizes[l], sizes[l + 1])?,
+                bias: self.narrow(&format!("{name}.network.{l}.bias"), &[sizes[l + 1]])?.into(),
             })
         };
         Ok([layer(0)?, layer(1)?, layer(2)?, layer(3)?])
@@ -358,149 +442,4 @@ fn tensor_error(name: &str, found: String, expected: String) -> ArtifactError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ops::ControlFlow;
-
-    use super::super::testing::{plane, table, uniform};
-    use super::*;
-    use rand::{RngExt, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-
-    fn model() -> Model {
-        let settings = ModelSettings { steps: 50, learning_rate: 0.1 + 0.2 / 3.0, ..Default::default() };
-        let source = TrainingSource::Topic { topic: "sensors".to_owned(), ranges: vec![] };
-        Model::fit(&table(3, plane(1, 300, 3, 1)), &settings, source, &mut |_, _| ControlFlow::Continue(())).unwrap()
-    }
-
-    /// A change to a sound file before its checksum is put right again.
-    type Change = fn(&mut serde_json::Value, &mut Vec<(String, Tensor)>);
-
-    /// The model's file with something changed and a correct checksum.
-    fn forged(change: Change) -> Vec<u8> {
-        let model = model();
-        let (_, metadata) = SafeTensors::read_metadata(&model.to_bytes().unwrap()).unwrap();
-        let mut header = serde_json::from_str(&metadata.metadata().as_ref().unwrap()[KEY]).unwrap();
-        let mut tensors = model.tensors();
-        change(&mut header, &mut tensors);
-        let write = |checksum: &str, header: &serde_json::Value, tensors: Vec<(String, Tensor)>| {
-            let mut header = header.clone();
-            header["checksum"] = checksum.into();
-            safetensors::serialize(tensors, Some(HashMap::from([(KEY.to_owned(), header.to_string())]))).unwrap()
-        };
-        let mut again = model.tensors();
-        change(&mut header.clone(), &mut again);
-        let checksum = hex(&Sha256::digest(write(NO_CHECKSUM, &header, again)));
-        write(&checksum, &header, tensors)
-    }
-
-    fn tensor<'a>(tensors: &'a mut [(String, Tensor)], name: &str) -> &'a mut Tensor {
-        &mut tensors.iter_mut().find(|(n, _)| n == name).unwrap().1
-    }
-
-    fn refusal(bytes: &[u8]) -> String {
-        Model::from_bytes(bytes).map(|_| ()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_model_reads_back_as_it_was() {
-        let model = model();
-        let bytes = model.to_bytes().unwrap();
-        let back = Model::from_bytes(&bytes).unwrap();
-        assert_eq!(back.to_bytes().unwrap(), bytes);
-        assert_eq!(format!("{back:?}"), format!("{model:?}"));
-        assert_eq!((model.fingerprint().len(), model.checksum().len()), (16, 64));
-        Model::from_bytes(&forged(|_, _| {})).expect("the forger changes nothing by itself");
-    }
-
-    #[test]
-    fn forged_contents_are_refused_with_a_reason() {
-        let cases: &[(Change, &str)] = &[
-            (|h, _| h["format"] = 3.into(), "format 3: expected 2"),
-            (|h, _| h["format"] = "x".into(), "metadata: invalid type"),
-            (|h, _| h["surprise"] = 1.into(), "unknown field `surprise`"),
-            (|h, _| h["schema"] = serde_json::json!([]), "metadata: "),
-            (|h, _| h["schema"] = serde_json::json!(["a"]), "expected F64 [1]"),
-            (|h, _| h["layout"]["window"] = 0.into(), "window = 0, expected 1 to"),
-            (|h, _| h["layout"]["window"] = 1_000_000_000.into(), "window = 1000000000"),
-            (|h, _| h["layout"]["window"] = 2.into(), "expected F32 [6, 16]"),
-            (
-                |h, _| {
-                    h["schema"] = (0..4096).map(|i| format!("f{i}")).collect::<Vec<_>>().into();
-                    h["layout"]["window"] = 17.into();
-                },
-                "window x features = 69632, expected 1 to 65536",
-            ),
-            (|h, _| h["settings"]["steps"] = 0.into(), "model.steps = 0"),
-            (|h, _| h["activation"] = "softmax".into(), "unknown variant `softmax`"),
-            (|_, t| drop(t.remove(0)), "number of tensors = 17, expected 18"),
-            (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 19"),
-            (|_, t| t[0].0 = "scaler.maen".to_owned(), "scaler.mean"),
-            (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0; 2]), "expected F64 [3]"),
-            (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0, 1e200, 0.0]), "at most 1e150"),
-            (|_, t| *tensor(t, "scaler.scale") = Tensor::wide(&[1.0, 0.0, 1.0]), "expected more than 0"),
-            (|_, t| *tensor(t, "scaler.scale") = Tensor::wide(&[1.0, f64::NAN, 1.0]), "expected finite numbers"),
-            (
-                |_, t| tensor(t, "network.0.weight").bytes[..4].copy_from_slice(&[0, 0, 0x80, 0x7f]),
-                "inf, expected finite",
-            ),
-            (|_, t| tensor(t, "network.0.weight").shape = vec![16, 3], "is F32 [16, 3], expected F32 [3, 16]"),
-            (|_, t| *tensor(t, "network.1.bias") = Tensor::wide(&[]), "code width = 0"),
-            (|_, t| tensor(t, "network.0.bias").shape = vec![4, 4], "expected one dimension"),
-            (|_, t| tensor(t, "residual.scale").bytes.fill(0), "expected more than 0"),
-            (|_, t| tensor(t, "residual.whitening").shape = vec![9], "expected F32 [3, 3]"),
-            (|_, t| *tensor(t, "calibration.median") = Tensor::wide(&[0.0]), "calibration.median = 0"),
-            (
-                |_, t| *tensor(t, "calibration.record.tail") = Tensor::wide(&[1.0, 0.02, 9.0, 1.0]),
-                "calibration.record shape = 9",
-            ),
-            (
-                |_, t| tensor(t, "calibration.smoothed.quantiles").bytes[8..16].copy_from_slice(&9e5f64.to_le_bytes()),
-                "ascending",
-            ),
-        ];
-        for (change, expect) in cases {
-            let got = refusal(&forged(*change));
-            assert!(got.contains(expect), "{got:?} does not say {expect:?}");
-        }
-    }
-
-    #[test]
-    fn foreign_and_damaged_files_are_refused() {
-        let bytes = model().to_bytes().unwrap();
-        let mut flipped = bytes.clone();
-        *flipped.last_mut().unwrap() ^= 1;
-        let foreign = safetensors::serialize(vec![("a", Tensor::wide(&[1.0]))], None).unwrap();
-        let header_too_long = [&u64::MAX.to_le_bytes()[..], &bytes[8..]].concat();
-        for (bytes, expect) in [
-            (&[][..], "not a safetensors file"),
-            (b"PK\x03\x04 no model at all", "not a safetensors file"),
-            (&bytes[..bytes.len() - 1], "not a safetensors file"),
-            (&bytes[..9], "not a safetensors file"),
-            (&header_too_long, "not a safetensors file"),
-            (&foreign, "not written by residua"),
-            (&flipped, "the file is damaged"),
-            (&[bytes.clone(), vec![0]].concat(), "not a safetensors file"),
-            (&vec![0; ARTIFACT_BYTES_MAX + 1], "expected at most 67108864"),
-        ] {
-            let got = refusal(bytes);
-            assert!(got.contains(expect), "{got:?} does not say {expect:?}");
-        }
-    }
-
-    #[test]
-    fn random_damage_is_refused_and_never_panics() {
-        let bytes = model().to_bytes().unwrap();
-        let mut rng = ChaCha8Rng::seed_from_u64(11);
-        for _ in 0..2000 {
-            let mut damaged = bytes.clone();
-            for _ in 0..rng.random_range(1..4) {
-                let at = rng.random_range(0..damaged.len());
-                damaged[at] ^= 1 << rng.random_range(0..8);
-            }
-            assert!(damaged == bytes || Model::from_bytes(&damaged).is_err());
-        }
-        for share in uniform(12, 300) {
-            assert!(Model::from_bytes(&bytes[..(share * bytes.len() as f64) as usize]).is_err());
-        }
-    }
-}
+mod tests;

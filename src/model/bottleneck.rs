@@ -6,7 +6,7 @@ use smartcore::linalg::basic::arrays::Array;
 use smartcore::linalg::basic::matrix::DenseMatrix;
 
 use super::FitError;
-use super::series::SeriesRows;
+use super::view::Inputs;
 
 /// Share of the variance that the code must be able to carry.
 const EXPLAINED: f64 = 0.99;
@@ -29,16 +29,16 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Of the windows of `width` records that end at the rows `windows`.
-    pub fn of(rows: &SeriesRows, width: usize, windows: &[usize]) -> Result<Self, FitError> {
-        let inputs = width * rows.features;
+    /// Of the inputs that end at the rows `windows`.
+    pub fn of(seen: &Inputs, windows: &[usize]) -> Result<Self, FitError> {
+        let inputs = seen.width();
         let (row_step, input_step) = (windows.len().div_ceil(ROWS_MAX), inputs.div_ceil(INPUTS_MAX));
-        let picked: Vec<f64> = windows
-            .iter()
-            .step_by(row_step)
-            .flat_map(|&row| rows.window(row, width).iter().step_by(input_step))
-            .map(|&v| if v.is_nan() { 0.0 } else { f64::from(v) })
-            .collect();
+        let mut input = vec![0.0; inputs];
+        let mut picked = Vec::with_capacity(windows.len().div_ceil(row_step) * inputs.div_ceil(input_step));
+        for &row in windows.iter().step_by(row_step) {
+            seen.write(row, &mut input);
+            picked.extend(input.iter().step_by(input_step).map(|&v| if v.is_nan() { 0.0 } else { f64::from(v) }));
+        }
         let columns = inputs.div_ceil(input_step);
         let (variances, axes) = analyse(picked, columns)?;
         let total: f64 = variances.iter().sum();
@@ -72,15 +72,18 @@ fn analyse(values: Vec<f64>, columns: usize) -> Result<(Vec<f64>, Array2<f64>), 
 #[cfg(test)]
 mod tests {
     use super::super::scaler::Scaler;
+    use super::super::series::SeriesRows;
     use super::super::testing::{noise, table};
+    use super::super::view::View;
     use super::*;
 
     #[track_caller]
     fn check(features: usize, values: Vec<f64>, width: usize, expect: usize) {
         let table = table(features, values);
         let rows = SeriesRows::new(&table, &Scaler::fit(&table));
+        let seen = Inputs::new(&rows, View { window: width, context: false, clip: 0.0 });
         let windows: Vec<usize> = (width - 1..rows.rows()).collect();
-        assert_eq!(Principal::of(&rows, width, &windows).unwrap().components, expect);
+        assert_eq!(Principal::of(&seen, &windows).unwrap().components, expect);
     }
 
     /// Rows on a plane of `depth` dimensions, exactly.

@@ -4,25 +4,25 @@ use ndarray::{Array2, Axis, s};
 use std::ops::ControlFlow;
 
 use super::bottleneck::Principal;
+use super::member::{Member, Slow, Term, slow_average};
 use super::network::Network;
-use super::residual::Residuals;
+use super::profile::{self, Part, Profile};
+use super::residual::{Residuals, SHRINK_MIN, SHRINK_MIN_SLOW};
 use super::scaler::Scaler;
-use super::series::{HeldOut, SeriesRows, Split};
+use super::series::{SeriesRows, Split};
 use super::settings::{INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX};
 use super::tail::Tail;
 use super::tile::{TILE, Tile};
-use super::{ARTIFACT_BYTES_MAX, ArtifactError, Calibration, Layout, Model, RowCounts, Tails, TrainingSource, train};
+use super::view::Inputs;
+use super::{ARTIFACT_BYTES_MAX, ArtifactError, Deciding, Model, RowCounts, TrainingSource, decision, train};
 use crate::record::Table;
 
-/// Window of a single feature with a time order. One value alone has no shape; with several features, windows rank
-/// worse than single records.
-const SINGLE_FEATURE_WINDOW: usize = 10;
-/// Bounds of the automatic width of the hidden layers.
-const HIDDEN: [usize; 2] = [16, 128];
+/// Least width of the hidden layers, if that is automatic.
+const HIDDEN_MIN: usize = 16;
 /// Fewest windows to train on, and to calibrate with. Below that nothing learned is worth the name.
 const TRAINING_MIN: usize = 20;
 const HELD_OUT_MIN: usize = 5;
-/// Held-out blocks are dealt into this many parts for calibration (see `calibrate`).
+/// Held-out blocks are dealt into this many parts for calibration (see `Held::cross_fitted`).
 const FOLDS: usize = 4;
 
 /// Why no model could be learned.
@@ -50,6 +50,7 @@ pub enum FitError {
 pub fn fit(
     table: &Table,
     settings: &ModelSettings,
+    profile: Profile,
     source: TrainingSource,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Model, FitError> {
@@ -57,151 +58,196 @@ pub fn fit(
     let scaler = Scaler::fit(table);
     let rows = SeriesRows::new(table, &scaler);
     let ordered = rows.ordered();
-    let default_window = if ordered && rows.features == 1 { SINGLE_FEATURE_WINDOW } else { 1 };
-    let window = settings.window.fixed().unwrap_or(default_window);
-    let split = rows.split(window);
-    let (training, held_out) = (split.training.len(), split.held_out.len());
-    if training < TRAINING_MIN || held_out < HELD_OUT_MIN {
-        return Err(FitError::TooFewRecords { rows: table.rows(), window, training, held_out });
-    }
-    let inputs = window * rows.features;
-    let hidden = settings.hidden.fixed().unwrap_or(inputs.clamp(HIDDEN[0], HIDDEN[1]));
-    check_size(inputs, hidden, settings.bottleneck.fixed().unwrap_or(WIDTH_MAX.min(inputs)))?;
-    let principal = Principal::of(&rows, window, &split.training)?;
-    let code = settings.bottleneck.fixed().unwrap_or(principal.components.min(WIDTH_MAX));
-    let network = train::train(&rows, window, &split.training, (hidden, code), &principal, settings, progress)
-        .ok_or(FitError::Stopped)?;
-    let mut go_on = || match progress(settings.steps as u64, settings.steps as u64) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(FitError::Stopped),
-    };
-    let (residuals, calibration) = calibrate(&rows, &split, &network, Layout { window, ordered }, &mut go_on)?;
-    let model = Model {
-        schema: table.schema.clone(),
-        source,
-        settings: settings.clone(),
-        rows: RowCounts { all: table.rows(), training, held_out },
-        scaler,
-        network,
-        residuals,
-        calibration,
-        checksum: String::new(),
-    };
-    Ok(model.sealed()?)
-}
-
-/// An upper bound of the artifact's size, with room for its header.
-fn check_size(inputs: usize, hidden: usize, code: usize) -> Result<(), FitError> {
-    if inputs > INPUTS_MAX {
-        return Err(FitError::TooWide { inputs });
-    }
-    let whitening = if inputs <= super::residual::WHITENED_MAX { inputs * inputs } else { 0 };
-    let floats = 2 * inputs * hidden + 2 * hidden * code + whitening + 16 * inputs;
-    let bytes = 4 * floats + 1024 * 1024;
-    if bytes <= ARTIFACT_BYTES_MAX { Ok(()) } else { Err(FitError::TooLarge { bytes }) }
-}
-
-/// Residual statistics, the median distance, and the tails of the levels: from held-out windows alone, since on training
-/// windows a network looks better than it is.
-///
-/// The distances that median and tails rest on are cross-fitted: each quarter of the held-out blocks is measured with the
-/// statistics of the other three. Measured with their own statistics they would be too small, by about twice the number
-/// of inputs over the number of rows, and the threshold would break its budget.
-fn calibrate(
-    rows: &SeriesRows,
-    split: &Split,
-    network: &Network,
-    layout: Layout,
-    go_on: &mut dyn FnMut() -> Result<(), FitError>,
-) -> Result<(Residuals, Calibration), FitError> {
-    let held = held_out_residuals(rows, &split.held_out, network, layout.window);
-    let residuals = Residuals::fit(held.view())?;
-    let mut distances = all_distances(rows, network, &residuals, layout.window);
-    for fold in 0..FOLDS {
-        go_on()?;
-        let others: Vec<usize> = positions(&split.held_out, |block| block % FOLDS != fold);
-        let own: Vec<usize> = positions(&split.held_out, |block| block % FOLDS == fold);
-        if others.is_empty() || own.is_empty() {
-            continue; // fewer held-out blocks than parts
+    let parts = profile::parts(profile, ordered, rows.features, settings.window.fixed());
+    let counts = check_sizes(&rows, &parts, settings)?;
+    let (steps, total) = (settings.steps as u64, (settings.steps * parts.len()) as u64);
+    let mut members = Vec::with_capacity(parts.len());
+    let mut deciding = None;
+    for (done, part) in (0..).step_by(settings.steps).zip(&parts) {
+        let mut progress = |step: u64, _: u64| progress(done + step, total);
+        let (member, held) = learn(&rows, part, ordered, settings, &mut progress)?;
+        // Calibration can be broken off too.
+        if progress(steps, steps).is_break() {
+            return Err(FitError::Stopped);
         }
-        let apart = Residuals::fit(held.select(Axis(0), &others).view())?;
-        let windows: Vec<usize> = own.iter().map(|&i| split.held_out[i].row).collect();
-        each_distance(rows, network, &apart, layout.window, &windows, |row, distance| distances[row] = distance);
+        deciding = Some(decide(&member, &held, ordered));
+        members.push(member);
     }
-    let mut calm: Vec<f64> = split.held_out.iter().map(|h| distances[h.row]).collect();
-    calm.sort_by(f64::total_cmp);
-    let median = calm[calm.len() / 2].max(1e-9);
-    let unknown = Tail::fit(vec![1.0]);
-    let mut calibration = Calibration { layout, median, tails: Tails { record: unknown.clone(), smoothed: unknown } };
-    calibration.tails = held_out_tails(rows, split, &calibration, &distances);
-    Ok((residuals, calibration))
+    let Some(deciding) = deciding else { unreachable!("every profile has a network") };
+    Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, scaler, members, deciding)
+        .sealed()
+        .map_err(FitError::Artifact)
 }
 
-fn positions(held_out: &[HeldOut], keep: impl Fn(usize) -> bool) -> Vec<usize> {
-    (0..held_out.len()).filter(|&i| keep(held_out[i].block)).collect()
-}
-
-/// Held-out windows x inputs, NaN where missing.
-fn held_out_residuals(rows: &SeriesRows, held_out: &[HeldOut], network: &Network, window: usize) -> Array2<f32> {
-    let mut residuals = Array2::zeros((held_out.len(), network.inputs()));
-    let mut tile = Tile::new(network);
-    for (start, part) in (0..).step_by(TILE).zip(held_out.chunks(TILE)) {
-        tile.clear();
-        part.iter().for_each(|h| tile.push(rows.window(h.row, window)));
-        tile.reconstruct(network);
-        let mut out = residuals.slice_mut(s![start..start + part.len(), ..]);
-        out.assign(&tile.residuals());
-        tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
-    }
-    residuals
-}
-
-/// Distance of the window that ends at each row; NaN where the series has no full window yet.
-fn all_distances(rows: &SeriesRows, network: &Network, residuals: &Residuals, window: usize) -> Vec<f64> {
-    let mut distances = vec![f64::NAN; rows.rows()];
-    let full: Vec<usize> = rows.series().iter().flat_map(|r| (r.start + window - 1).min(r.end)..r.end).collect();
-    each_distance(rows, network, residuals, window, &full, |row, distance| distances[row] = distance);
-    distances
-}
-
-fn each_distance(
-    rows: &SeriesRows,
-    network: &Network,
-    residuals: &Residuals,
-    window: usize,
-    windows: &[usize],
-    mut take: impl FnMut(usize, f64),
-) {
-    let mut tile = Tile::new(network);
-    for part in windows.chunks(TILE) {
-        tile.clear();
-        part.iter().for_each(|&row| tile.push(rows.window(row, window)));
-        tile.reconstruct(network);
-        tile.whiten(residuals);
-        part.iter().enumerate().for_each(|(i, &row)| take(row, tile.distance(i)));
-    }
-}
-
-/// Smoothed as in service: through the whole series, so that a held-out block is entered with the state its
-/// predecessors left.
-fn held_out_tails(rows: &SeriesRows, split: &Split, calibration: &Calibration, distances: &[f64]) -> Tails {
-    let levels: Vec<f64> = distances.iter().map(|&distance| calibration.level(distance)).collect();
-    let mut smoothed = vec![f64::NAN; rows.rows()];
-    for range in rows.series() {
-        let mut level = calibration.smoothed_start();
-        for row in range.clone().filter(|&row| !distances[row].is_nan()) {
-            level = calibration.smooth(level, levels[row]);
-            smoothed[row] = level;
+/// Refuses what cannot be learned before time is spent on it.
+fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> Result<RowCounts, FitError> {
+    let mut bytes = 1024 * 1024;
+    let mut counts = RowCounts { all: rows.rows(), training: 0, held_out: 0 };
+    for part in parts {
+        let inputs = part.view.inputs(rows.features);
+        if inputs > INPUTS_MAX {
+            return Err(FitError::TooWide { inputs });
         }
+        let split = rows.split(part.view.window);
+        let (training, held_out) = (split.training.len(), split.held_out.len());
+        if training < TRAINING_MIN || held_out < HELD_OUT_MIN {
+            let window = part.view.window;
+            return Err(FitError::TooFewRecords { rows: rows.rows(), window, training, held_out });
+        }
+        counts = RowCounts { training, held_out, ..counts };
+        let hidden = hidden(part, inputs, settings);
+        let code = settings.bottleneck.fixed().unwrap_or(WIDTH_MAX.min(inputs).min(part.code_max));
+        let whitening = if inputs <= super::residual::WHITENED_MAX { inputs * inputs } else { 0 };
+        bytes += 4 * (2 * inputs * hidden + 2 * hidden * code + 2 * whitening + 16 * inputs);
     }
-    let tail = |of: &[f64]| Tail::fit(split.held_out.iter().map(|h| of[h.row]).collect());
-    Tails { record: tail(&levels), smoothed: tail(&smoothed) }
+    if bytes <= ARTIFACT_BYTES_MAX { Ok(counts) } else { Err(FitError::TooLarge { bytes }) }
+}
+
+fn hidden(part: &Part, inputs: usize, settings: &ModelSettings) -> usize {
+    settings.hidden.fixed().unwrap_or(inputs.clamp(HIDDEN_MIN, part.hidden_max))
+}
+
+/// Trains one network, and learns from held-out records what its residuals look like.
+fn learn(
+    rows: &SeriesRows,
+    part: &Part,
+    ordered: bool,
+    settings: &ModelSettings,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(Member, Held), FitError> {
+    let seen = Inputs::new(rows, part.view);
+    let split = rows.split(part.view.window);
+    let principal = Principal::of(&seen, &split.training)?;
+    let code = settings.bottleneck.fixed().unwrap_or(principal.components.min(WIDTH_MAX).min(part.code_max));
+    let sizes = (hidden(part, seen.width(), settings), code);
+    let seeded = ModelSettings { seed: settings.seed.wrapping_add(part.seed), ..settings.clone() };
+    let network =
+        train::train(&seen, &split.training, sizes, &principal, &seeded, progress).ok_or(FitError::Stopped)?;
+    let mut held = Held::of(&seen, &split, &network);
+    let mut residuals = Residuals::fit(held.residuals.view(), SHRINK_MIN)?;
+    let ranks = part.weight > 0.0;
+    if ranks {
+        held.distances = held.cross_fitted(&held.residuals, SHRINK_MIN)?;
+    }
+    let distance = if ranks { Term::fit(held.distances.clone()) } else { Term::NONE };
+    let slow = if ranks && ordered {
+        let averages = held.slow_averages();
+        let distance = Term::fit(held.cross_fitted(&averages, SHRINK_MIN_SLOW)?);
+        Some(Slow { residuals: Residuals::fit(averages.view(), SHRINK_MIN_SLOW)?, distance })
+    } else {
+        None
+    };
+    if !ranks {
+        residuals.whitening = None;
+    }
+    Ok((Member { view: part.view, weight: part.weight, network, residuals, distance, slow }, held))
+}
+
+/// What the statistic that decides is like on held-out records.
+fn decide(member: &Member, held: &Held, ordered: bool) -> Deciding {
+    if ordered {
+        return Deciding::Laws(decision::learn(&held.statistics(member)));
+    }
+    let levels = held.distances.iter().map(|distance| member.distance.level(*distance)).collect();
+    Deciding::Tail(Tail::fit(levels))
+}
+
+/// What a network makes of the held-out windows.
+struct Held {
+    /// Windows x inputs, NaN where missing.
+    residuals: Array2<f32>,
+    /// Which held-out block each window ends in.
+    blocks: Vec<usize>,
+    features: usize,
+    /// Cross-fitted.
+    distances: Vec<f64>,
+}
+
+impl Held {
+    fn of(seen: &Inputs, split: &Split, network: &Network) -> Self {
+        let mut residuals = Array2::zeros((split.held_out.len(), seen.width()));
+        let mut tile = Tile::new(network);
+        let mut input = vec![0.0; seen.width()];
+        for (start, part) in (0..).step_by(TILE).zip(split.held_out.chunks(TILE)) {
+            tile.clear();
+            for held in part {
+                seen.write(held.row, &mut input);
+                tile.push(&input);
+            }
+            tile.reconstruct(network);
+            let mut out = residuals.slice_mut(s![start..start + part.len(), ..]);
+            out.assign(&tile.residuals());
+            tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
+        }
+        let blocks = split.held_out.iter().map(|held| held.block).collect();
+        Self { residuals, blocks, features: seen.rows.features, distances: Vec::new() }
+    }
+
+    /// Slow averages as in service, one after the other over all blocks; NaN where a residual is missing.
+    fn slow_averages(&self) -> Array2<f32> {
+        let mut averages = self.residuals.clone();
+        let mut now = vec![0.0; self.residuals.ncols()];
+        for mut row in averages.rows_mut() {
+            for (r, now) in row.iter_mut().zip(&mut now).filter(|(r, _)| !r.is_nan()) {
+                *now = slow_average(*now, *r);
+                *r = *now;
+            }
+        }
+        averages
+    }
+
+    /// Distances of the rows of `values`, in order. Each quarter of the held-out blocks is measured with the statistics of the other
+    /// three. Measured with their own statistics they would be too small, by about twice the number of inputs over the number of rows,
+    /// and a threshold would break its budget.
+    fn cross_fitted(&self, values: &Array2<f32>, shrink_min: f64) -> Result<Vec<f64>, FitError> {
+        let mut distances = self.distances_with(&Residuals::fit(values.view(), shrink_min)?, values);
+        for fold in 0..FOLDS {
+            let (own, others): (Vec<usize>, Vec<usize>) =
+                (0..values.nrows()).partition(|&i| self.blocks[i] % FOLDS == fold);
+            if others.is_empty() || own.is_empty() {
+                continue; // fewer held-out blocks than parts
+            }
+            let apart = Residuals::fit(values.select(Axis(0), &others).view(), shrink_min)?;
+            let measured = self.distances_with(&apart, &values.select(Axis(0), &own));
+            own.iter().zip(measured).for_each(|(&i, distance)| distances[i] = distance);
+        }
+        Ok(distances)
+    }
+
+    fn distances_with(&self, residuals: &Residuals, values: &Array2<f32>) -> Vec<f64> {
+        let missing: Vec<(usize, usize)> =
+            values.indexed_iter().filter(|(_, v)| v.is_nan()).map(|(at, _)| at).collect();
+        let mut whitened = Array2::zeros(values.raw_dim());
+        residuals.whiten(values.clone().view_mut(), &missing, whitened.view_mut());
+        let mut gaps = vec![0; values.nrows()];
+        missing.iter().for_each(|at| gaps[at.0] += 1);
+        let square = |row: ndarray::ArrayView1<f32>| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+        let present = |gaps: usize| (values.ncols() - gaps).max(1) as f64;
+        whitened.rows().into_iter().zip(gaps).map(|(row, gaps)| square(row) / present(gaps)).collect()
+    }
+
+    /// The statistic that decides, block by block.
+    fn statistics(&self, member: &Member) -> Vec<Vec<f64>> {
+        let mut parts = vec![0.0; self.features];
+        let mut blocks: Vec<Vec<f64>> = Vec::new();
+        let mut before = None;
+        for (residual, block) in self.residuals.rows().into_iter().zip(&self.blocks) {
+            if before != Some(block) {
+                blocks.push(Vec::new());
+                before = Some(block);
+            }
+            let residual = residual.to_vec();
+            let (statistic, _) = member.statistic(&residual, &residual, &mut parts);
+            blocks.last_mut().into_iter().for_each(|block| block.push(statistic));
+        }
+        blocks
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Auto;
     use super::super::testing::{noise, plane, table};
-    use super::super::{AlarmBudget, Auto, Thresholds};
     use super::*;
 
     fn source() -> TrainingSource {
@@ -214,7 +260,7 @@ mod tests {
 
     #[track_caller]
     fn fitted(table: &Table, settings: &ModelSettings) -> Model {
-        fit(table, settings, source(), &mut |_, _| ControlFlow::Continue(())).unwrap()
+        fit(table, settings, Profile::Balanced, source(), &mut |_, _| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -234,69 +280,72 @@ mod tests {
     fn defaults_come_from_the_data() {
         let still = fitted(&table(6, plane(1, 600, 6, 2)), &quick());
         assert!(!still.ordered());
-        assert_eq!((still.window(), still.layer_sizes()), (1, [6, 16, 2, 16, 6]));
+        assert_eq!((still.window(), still.layer_sizes()), (1, vec![[6, 16, 2, 16, 6]]));
         let wave: Vec<f64> = (0..600).zip(noise(1, 600)).map(|(i, e)| (i as f64 * 0.5).sin() + 0.05 * e).collect();
         let single = fitted(&table(1, wave), &quick());
         assert!(single.ordered());
-        assert_eq!((single.window(), single.layer_sizes()), (10, [10, 16, 2, 16, 10]));
+        assert_eq!((single.window(), single.layer_sizes()), (10, vec![[10, 16, 2, 16, 10]; 2]));
         let fixed =
             ModelSettings { window: Auto::Fixed(3), bottleneck: Auto::Fixed(4), hidden: Auto::Fixed(9), ..quick() };
-        assert_eq!(fitted(&table(6, plane(1, 600, 6, 2)), &fixed).layer_sizes(), [18, 9, 4, 9, 18]);
+        assert_eq!(fitted(&table(6, plane(1, 600, 6, 2)), &fixed).layer_sizes(), [[18, 9, 4, 9, 18]]);
     }
 
     #[test]
     fn too_few_records_are_refused_with_numbers() {
-        let error =
-            fit(&table(3, plane(1, 12, 3, 1)), &quick(), source(), &mut |_, _| ControlFlow::Continue(())).unwrap_err();
+        let error = fit(&table(3, plane(1, 12, 3, 1)), &quick(), Profile::Balanced, source(), &mut |_, _| {
+            ControlFlow::Continue(())
+        })
+        .unwrap_err();
         assert!(matches!(error, FitError::TooFewRecords { rows: 12, .. }), "{error}");
-        let empty = fit(&table(3, vec![]), &quick(), source(), &mut |_, _| ControlFlow::Continue(())).unwrap_err();
+        let empty =
+            fit(&table(3, vec![]), &quick(), Profile::Balanced, source(), &mut |_, _| ControlFlow::Continue(()))
+                .unwrap_err();
         assert!(matches!(empty, FitError::TooFewRecords { rows: 0, .. }), "{empty}");
     }
 
     #[test]
     fn models_too_large_for_an_artifact_are_refused_before_training() {
         let settings = ModelSettings { window: Auto::Fixed(1000), hidden: Auto::Fixed(4096), ..quick() };
-        let error = fit(&table(6, plane(1, 9000, 6, 1)), &settings, source(), &mut |_, _| panic!()).unwrap_err();
+        let error = fit(&table(6, plane(1, 9000, 6, 1)), &settings, Profile::Balanced, source(), &mut |_, _| panic!())
+            .unwrap_err();
         assert!(matches!(error, FitError::TooLarge { .. }), "{error}");
         // Few inputs, but a wide code.
         let wide = ModelSettings { hidden: Auto::Fixed(4096), bottleneck: Auto::Fixed(4096), ..quick() };
-        let error = fit(&table(6, plane(1, 600, 6, 1)), &wide, source(), &mut |_, _| panic!()).unwrap_err();
+        let error =
+            fit(&table(6, plane(1, 600, 6, 1)), &wide, Profile::Balanced, source(), &mut |_, _| panic!()).unwrap_err();
         assert!(matches!(error, FitError::TooLarge { .. }), "{error}");
         let long = ModelSettings { window: Auto::Fixed(1024), hidden: Auto::Fixed(1), ..quick() };
-        let error = fit(&table(65, vec![0.0; 65 * 5000]), &long, source(), &mut |_, _| panic!()).unwrap_err();
+        let error = fit(&table(65, vec![0.0; 65 * 5000]), &long, Profile::Balanced, source(), &mut |_, _| panic!())
+            .unwrap_err();
         assert!(matches!(error, FitError::TooWide { inputs: 66_560 }), "{error}");
     }
 
     #[test]
     fn calibration_can_be_broken_off_too() {
         let mut at_the_end = 0;
-        let stopped = fit(&table(3, plane(1, 600, 3, 1)), &quick(), source(), &mut |done, total| {
+        let stopped = fit(&table(3, plane(1, 600, 3, 1)), &quick(), Profile::Balanced, source(), &mut |done, total| {
             at_the_end += u32::from(done == total);
-            if at_the_end < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if at_the_end < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         assert!(matches!(stopped, Err(FitError::Stopped)));
     }
 
     #[test]
-    fn degenerate_tables_still_give_finite_thresholds() {
+    fn degenerate_tables_still_give_sound_models() {
         let missing = vec![f64::NAN; 600];
         let mut huge = plane(1, 200, 3, 1);
         huge[50] = 1e300;
         huge[90] = -1e90;
         for values in [vec![4.2; 600], missing, huge, (0..600).map(|i| f64::from(i % 2)).collect()] {
-            let Thresholds { record, smoothed } =
-                fitted(&table(3, values), &quick()).thresholds(&AlarmBudget::default());
-            assert!(
-                record.is_finite() && record > 0.0 && smoothed.is_finite() && smoothed > 0.0,
-                "{record} {smoothed}"
-            );
+            // Reading checks every number.
+            let model = fitted(&table(3, values), &quick());
+            Model::from_bytes(&model.to_bytes().unwrap()).unwrap();
         }
     }
 
     #[test]
     fn wide_records_are_learned_without_whitening() {
         let model = fitted(&table(600, plane(1, 120, 600, 2)), &ModelSettings { steps: 20, ..quick() });
-        assert!(model.thresholds(&AlarmBudget::default()).record.is_finite());
         assert_eq!(Model::from_bytes(&model.to_bytes().unwrap()).unwrap().fingerprint(), model.fingerprint());
     }
 }

@@ -1,15 +1,20 @@
 //! The model: what normal looks like, learned from records, and how strange one record is.
 //!
-//! scale (`scaler`) -> window (`series`) -> autoencoder (`network`, trained by `train`, sized by `bottleneck`) ->
-//! residual -> whitened residual (`residual`) -> distance -> its logarithm, alone and smoothed per series -> each divided
-//! by its threshold (`tail`, from an `AlarmBudget`). `fit` puts these together, `artifact` writes and reads the result.
+//! scale (`scaler`) -> what each network sees (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized
+//! by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened (`residual`) -> distance -> level, smoothed per
+//! series: the rank. From the residual of one of the networks a statistic that `decision` (rows with an order) or `tail` (others)
+//! judges. `memory` is what a series is remembered by, `fit` puts all together, `artifact` writes and reads the result.
 //! The reasons and sources are in docs/detection.md.
 
 mod alarms;
 mod artifact;
 mod bottleneck;
+mod decision;
 mod fit;
+mod member;
+mod memory;
 mod network;
+mod profile;
 mod residual;
 mod scaler;
 mod series;
@@ -19,6 +24,7 @@ mod tail;
 pub(crate) mod testing;
 mod tile;
 mod train;
+mod view;
 
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -26,24 +32,22 @@ use std::ops::ControlFlow;
 pub use alarms::{AlarmBudget, AlarmBudgetError};
 pub use artifact::ArtifactError;
 pub use fit::FitError;
+pub use memory::{Memory, MemoryError};
+pub use profile::Profile;
 pub use settings::{Activation, Auto, ModelSettings, SettingError};
 pub(crate) use tile::{TILE, Tile};
 
 use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
-use network::Network;
-use residual::Residuals;
+use decision::{Decision, Laws, Recent};
+use member::{Member, Slow};
+use memory::Places;
 use scaler::Scaler;
 use tail::Tail;
 
 /// Largest artifact that is written or read.
 pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Weight of the newest record in the smoothed level of its series.
-const SMOOTHING: f64 = 0.3;
-/// Part of the alarm budget that goes to records judged alone. Smoothed levels exceed in runs of about 1 / `SMOOTHING`
-/// records, single ones do not: with this part, as many false incidents come from the one as from the other.
-const RECORD_SHARE: f64 = SMOOTHING / (1.0 + SMOOTHING);
-/// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
-const RATIO_MAX: f64 = 1e30;
+/// Weight of the newest record in how often levels were reached of late, where rows have no order.
+const RECENT_RECORDS: f64 = 1.0 / 100.0;
 
 /// A learned model. Immutable; scoring state lives in the detector.
 #[derive(Debug)]
@@ -51,11 +55,13 @@ pub struct Model {
     schema: Schema,
     source: TrainingSource,
     settings: ModelSettings,
+    profile: Profile,
     rows: RowCounts,
     scaler: Scaler,
-    network: Network,
-    residuals: Residuals,
-    calibration: Calibration,
+    /// At least one; the last one decides.
+    members: Vec<Member>,
+    deciding: Deciding,
+    places: Places,
     /// Hexadecimal SHA-256 of the artifact.
     checksum: String,
 }
@@ -88,65 +94,49 @@ pub struct RowCounts {
     pub held_out: usize,
 }
 
-/// How records become inputs and scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Layout {
-    /// Records per input.
-    pub window: usize,
-    /// Whether the rows of a series follow each other in time: only then are scores smoothed.
-    pub ordered: bool,
-}
-
-/// From distances to levels, and which of them are rare.
+/// What decides whether a record is flagged.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Calibration {
-    layout: Layout,
-    /// Of the held-out distances, positive.
-    median: f64,
-    tails: Tails,
+pub(crate) enum Deciding {
+    /// Records follow each other in time.
+    Laws(Laws),
+    /// They have no order.
+    Tail(Tail),
 }
 
-/// Distributions of the held-out levels: of records alone, and smoothed. The same where rows have no order.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tails {
-    pub record: Tail,
-    pub smoothed: Tail,
+/// The decision in force: a model's, under an alarm budget.
+#[derive(Clone, Debug)]
+pub(crate) enum Judge {
+    Ordered(Decision),
+    Unordered {
+        /// Level that a share as large as the budget of the normal records exceeds.
+        threshold: f64,
+        /// And as large as each of the rarities that are watched.
+        levels: [f64; Recent::NUMBERS],
+    },
 }
 
-/// Levels from which a record is flagged: for itself, or for its series. Finite and positive; levels divided by them are
-/// scores, the larger one counts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Thresholds {
-    pub record: f64,
-    pub smoothed: f64,
+/// What the judge said of one record.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Judged {
+    pub flagged: bool,
+    /// Of the statistic to the threshold.
+    pub ratio: f64,
+    /// The same of the newest record alone.
+    pub alone: f64,
+    /// How strange: to be compared with that of other records.
+    pub rank: f64,
 }
 
-impl Calibration {
-    /// Level of one record at `distance`: finite, not negative.
-    pub fn level(&self, distance: f64) -> f64 {
-        let ratio = distance / self.median;
-        if ratio < RATIO_MAX { ratio } else { RATIO_MAX }.ln_1p()
-    }
-
-    /// What the newest record counts for in what is smoothed.
-    pub fn weight(&self) -> f64 {
-        if self.layout.ordered { SMOOTHING } else { 1.0 }
-    }
-
-    /// Smoothed level of a series after a record at `level`, from its level before. Finite, not negative.
-    pub fn smooth(&self, before: f64, level: f64) -> f64 {
-        if self.layout.ordered { before + SMOOTHING * (level - before) } else { level }
-    }
-
-    /// Smoothed level of a series before its first record: that of the median distance, an ordinary record.
-    pub fn smoothed_start(&self) -> f64 {
-        1.0f64.ln_1p()
-    }
+/// What is known of one record when its turn comes: its statistic in the deciding network, and that of the newest record of the window
+/// alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Statistic {
+    pub window: f64,
+    pub newest: f64,
 }
 
 impl Model {
-    /// Learns from a table: a function of table, settings and source; same input, same bytes on the same kind of
+    /// Learns from a table: a function of table, settings, profile and source; same input, same bytes on the same kind of
     /// processor. `progress` gets (done, total) training steps, and may break off.
     ///
     /// # Errors
@@ -154,10 +144,26 @@ impl Model {
     pub fn fit(
         table: &Table,
         settings: &ModelSettings,
+        profile: Profile,
         source: TrainingSource,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self, FitError> {
-        fit::fit(table, settings, source, progress)
+        fit::fit(table, settings, profile, source, progress)
+    }
+
+    /// Of parts that fit together, without a checksum.
+    fn new(
+        schema: Schema,
+        source: TrainingSource,
+        (settings, profile): (ModelSettings, Profile),
+        rows: RowCounts,
+        scaler: Scaler,
+        members: Vec<Member>,
+        deciding: Deciding,
+    ) -> Self {
+        let places = Places::of(schema.len(), &members);
+        let checksum = String::new();
+        Self { schema, source, settings, profile, rows, scaler, members, deciding, places, checksum }
     }
 
     /// First 16 hexadecimal digits of the artifact's SHA-256.
@@ -186,44 +192,248 @@ impl Model {
         self.rows
     }
 
-    /// Records per input; a series is warming until it has that many.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Records that a series must have; until then it is warming.
     pub fn window(&self) -> usize {
-        self.calibration.layout.window
+        self.places.ring.len() / self.schema.len()
     }
 
-    /// Whether the training records had an order in time; only then are scores smoothed.
+    /// Whether the training records had an order in time; only then are levels smoothed and followed.
     pub fn ordered(&self) -> bool {
-        self.calibration.layout.ordered
+        matches!(self.deciding, Deciding::Laws(_))
     }
 
-    /// Widths of the layers: input, hidden, code, hidden, output.
-    pub fn layer_sizes(&self) -> [usize; 5] {
-        self.network.sizes()
+    /// Of each network, the widths of its layers: input, hidden, code, hidden, output.
+    pub fn layer_sizes(&self) -> Vec<[usize; 5]> {
+        self.members.iter().map(|member| member.network.sizes()).collect()
     }
 
-    /// Levels that a share `budget` of the normal records exceeds, one or the other.
-    pub fn thresholds(&self, budget: &AlarmBudget) -> Thresholds {
-        let Tails { record, smoothed } = &self.calibration.tails;
-        let (alone, together) = if self.ordered() { (RECORD_SHARE, 1.0 - RECORD_SHARE) } else { (1.0, 1.0) };
-        Thresholds { record: record.level(alone * budget.rate()), smoothed: smoothed.level(together * budget.rate()) }
+    /// Of each network, what it is for.
+    pub fn roles(&self) -> impl Iterator<Item = &'static str> {
+        let last = self.members.len() - 1;
+        self.members.iter().enumerate().map(move |(at, member)| match (member.weight > 0.0, at == last) {
+            (true, true) => "ranks and decides",
+            (true, false) => "ranks",
+            (false, _) => "decides",
+        })
+    }
+
+    /// Multiply-adds for one record of a series.
+    pub fn multiply_adds(&self) -> usize {
+        let network = |sizes: [usize; 5]| sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>();
+        let whitenings = |member: &Member| {
+            let square = |of: &residual::Residuals| of.whitening.as_ref().map_or(0, |matrix| matrix.len());
+            square(&member.residuals) + member.slow.as_ref().map_or(0, |slow| square(&slow.residuals))
+        };
+        self.members.iter().map(|member| network(member.network.sizes()) + whitenings(member)).sum()
+    }
+
+    /// Numbers that a series is remembered by: f32 and f64.
+    pub fn memory_sizes(&self) -> (usize, usize) {
+        (self.places.len, self.members.len() + decision::Watch::NUMBERS)
     }
 
     pub(crate) fn scaler(&self) -> &Scaler {
         &self.scaler
     }
 
-    pub(crate) fn calibration(&self) -> &Calibration {
-        &self.calibration
+    /// `hold`: part of the threshold at which an incident is over.
+    pub(crate) fn judge(&self, budget: &AlarmBudget, hold: f64) -> Judge {
+        match &self.deciding {
+            Deciding::Laws(laws) => Judge::Ordered(Decision::new(*laws, budget, hold)),
+            Deciding::Tail(tail) => Judge::Unordered {
+                threshold: tail.level(budget.rate()),
+                levels: Recent::rarities().map(|rarity| tail.level(rarity)),
+            },
+        }
     }
 
-    /// An empty tile for `run`.
-    pub(crate) fn tile(&self) -> Tile {
-        Tile::new(&self.network)
+    /// What is remembered of a series before its first record.
+    pub(crate) fn begin(&self) -> Memory {
+        let mut memory = Memory::new(&self.places, self.members.len());
+        self.restart_levels(&mut memory);
+        memory
     }
 
-    /// Reconstructs and whitens what is in the tile.
-    pub(crate) fn run(&self, tile: &mut Tile) {
-        tile.reconstruct(&self.network);
-        tile.whiten(&self.residuals);
+    /// Memory again from what was stored of it.
+    ///
+    /// # Errors
+    /// Numbers that are no memory of this model.
+    pub(crate) fn recall(
+        &self,
+        floats: impl ExactSizeIterator<Item = f32>,
+        numbers: impl ExactSizeIterator<Item = f64>,
+    ) -> Result<Memory, MemoryError> {
+        let mut memory = self.begin();
+        memory.recall(&self.places, floats, numbers)?;
+        Ok(memory)
+    }
+
+    /// Takes a record into what is remembered: `values`, one per feature, NaN = missing; `seen`: how many came before it since the
+    /// window began.
+    pub(crate) fn take(&self, memory: &mut Memory, seen: u64, values: &[f64]) {
+        if seen == 0 {
+            for member in &self.places.members {
+                memory.floats_of_mut(&member.average).fill(f32::NAN);
+            }
+        }
+        let features = self.schema.len();
+        let at = self.places.ring.start + (seen % self.window() as u64) as usize * features;
+        let record = at..at + features;
+        self.scaler.scale(values, memory.floats_of_mut(&record));
+        for (member, places) in self.members.iter().zip(&self.places.members) {
+            let (record, average) = memory.two_of_mut(&record, &places.average);
+            member.view.follow(average, record);
+        }
+    }
+
+    /// Networks.
+    pub(crate) fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Appends the input of network `member`; `seen`: records that came since the window began, at least as many as the window has.
+    pub(crate) fn input(&self, member: usize, memory: &Memory, seen: u64, out: &mut Vec<f32>) {
+        let (features, window) = (self.schema.len(), self.window() as u64);
+        let (view, from) = (self.members[member].view, out.len());
+        out.resize(from + view.inputs(features), 0.0);
+        let ring = memory.floats_of(&self.places.ring);
+        let records = (seen.saturating_sub(view.window as u64)..seen).flat_map(|record| {
+            let at = (record % window) as usize * features;
+            &ring[at..at + features]
+        });
+        view.write(records, memory.floats_of(&self.places.members[member].average), &mut out[from..]);
+    }
+
+    /// Inputs of network `member`.
+    pub(crate) fn inputs(&self, member: usize) -> usize {
+        self.members[member].network.inputs()
+    }
+
+    /// An empty tile for what network `member` does.
+    pub(crate) fn tile(&self, member: usize) -> Tile {
+        Tile::new(&self.members[member].network)
+    }
+
+    /// Reconstructions and residuals of the inputs in the tile.
+    pub(crate) fn reconstruct(&self, member: usize, tile: &mut Tile) {
+        tile.reconstruct(&self.members[member].network);
+    }
+
+    /// Whether network `member` takes part in the rank.
+    pub(crate) fn ranks(&self, member: usize) -> bool {
+        self.members[member].weight > 0.0
+    }
+
+    /// Whitens the residuals in the tile; or those that are slow averages.
+    pub(crate) fn whiten(&self, member: usize, slow: bool, tile: &mut Tile) {
+        let member = &self.members[member];
+        match &member.slow {
+            Some(Slow { residuals, .. }) if slow => tile.whiten(residuals),
+            _ => tile.whiten(&member.residuals),
+        }
+    }
+
+    /// The statistic that decides, from the residual of the last network. `parts`: one per feature.
+    pub(crate) fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> Statistic {
+        let Some(member) = self.members.last() else { return Statistic::default() };
+        let (window, newest) = member.statistic(residual, input, parts);
+        Statistic { window, newest }
+    }
+
+    /// `parts`: the absolute residual of each feature, in standard deviations.
+    pub(crate) fn shares(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) {
+        parts.fill(0.0);
+        let (features, Some(member)) = (parts.len(), self.members.last()) else { return };
+        for (j, (r, scale)) in
+            residual.iter().zip(&member.residuals.scale).enumerate().filter(|(j, _)| !input[*j].is_nan())
+        {
+            let part = (r / scale).abs();
+            parts[j % features] += if part.is_finite() { part } else { f32::MAX / 1e6 };
+        }
+    }
+
+    /// Takes the followed mean off the residual of network `member`; `slow` gets the slow average of what is left.
+    pub(crate) fn follow(
+        &self,
+        member: usize,
+        memory: &mut Memory,
+        residual: &mut [f32],
+        input: &[f32],
+        slow: &mut [f32],
+    ) {
+        let places = &self.places.members[member];
+        if places.mean.is_empty() {
+            return;
+        }
+        let (mean, average) = memory.two_of_mut(&places.mean, &places.slow);
+        self.members[member].follow(mean, average, residual, input);
+        slow.copy_from_slice(average);
+    }
+
+    /// A series begins anew: forgets what its residuals were followed to ...
+    pub(crate) fn restart_residuals(&self, memory: &mut Memory) {
+        for places in &self.places.members {
+            memory.floats_of_mut(&places.mean).fill(0.0);
+            memory.floats_of_mut(&places.slow).fill(0.0);
+        }
+    }
+
+    /// ... and how strange its records were.
+    pub(crate) fn restart_levels(&self, memory: &mut Memory) {
+        memory.floats_of_mut(&self.places.blame).fill(0.0);
+        for (level, member) in memory.levels_mut().iter_mut().zip(&self.members) {
+            *level = member.distance.ordinary();
+        }
+        memory.watch = match &self.deciding {
+            Deciding::Laws(laws) => decision::Watch::start(laws),
+            Deciding::Tail(_) => decision::Watch::default(),
+        };
+    }
+
+    /// Judges a record, once and in order. `distances`: of each network the distance of its residual, and of the slow average.
+    /// `parts`: what each feature contributed to the statistic; afterwards, what it has contributed to what decides. `creep`: part of an
+    /// incident's height by which its bar rises with this record.
+    pub(crate) fn decide(
+        &self,
+        judge: &Judge,
+        memory: &mut Memory,
+        statistic: Statistic,
+        distances: impl Iterator<Item = [f64; 2]>,
+        parts: &mut [f32],
+        creep: f64,
+    ) -> Judged {
+        let (mut rank, mut weights) = (0.0, 0.0);
+        for (at, ([distance, slow], member)) in distances.zip(&self.members).enumerate() {
+            if member.weight > 0.0 {
+                rank += member.weight * member.level(memory.level_mut(at), distance, slow);
+                weights += member.weight;
+            }
+        }
+        let rank = rank / weights;
+        match judge {
+            Judge::Ordered(decision) => {
+                let blame = memory.floats_of_mut(&self.places.blame);
+                for (blame, part) in blame.iter_mut().zip(&mut *parts) {
+                    *blame += decision::WEIGHTS[0] as f32 * (*part - *blame);
+                    *part = *blame;
+                }
+                let decision::Judged { flagged, ratio } = decision.see(&mut memory.watch, statistic.window, creep);
+                let alone = decision.ratio(&memory.watch, statistic.newest).clamp(0.0, ratio.max(0.0));
+                Judged { flagged, ratio, alone, rank }
+            }
+            Judge::Unordered { threshold, levels } => {
+                let recent = &mut memory.watch.recent;
+                recent.see(RECENT_RECORDS, |i, _| rank >= levels[i]);
+                let admitted = recent.admitted(RECENT_RECORDS);
+                let lowest =
+                    Recent::rarities().iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
+                let ratio = rank / threshold.min(lowest);
+                Judged { flagged: ratio >= 1.0, ratio, alone: ratio, rank }
+            }
+        }
     }
 }

@@ -10,8 +10,10 @@ use super::FitError;
 
 /// Added to each variance, as a share of the mean variance: a sensor that is rebuilt perfectly must not decide alone.
 const VARIANCE_FLOOR: f64 = 0.01;
-/// Correlations are always shrunk by at least this much towards 0, so that no direction is divided by almost nothing.
-const SHRINK_MIN: f64 = 0.05;
+/// Correlations are always shrunk by at least this much towards 0, so that no direction is divided by almost nothing. Slow
+/// averages follow one another so closely that they tell less than their number says.
+pub const SHRINK_MIN: f64 = 0.05;
+pub const SHRINK_MIN_SLOW: f64 = 0.1;
 /// Wider inputs than this are only standardised: their correlations would cost more than they tell.
 pub const WHITENED_MAX: usize = 512;
 /// Standardised residuals are cut here, far beyond any that means something.
@@ -38,7 +40,7 @@ impl Residuals {
     ///
     /// Correlations are shrunk towards 0 by the analytic optimum of Schäfer & Strimmer (2005): the fewer the rows for the
     /// number of inputs, the more.
-    pub fn fit(residuals: ArrayView2<f32>) -> Result<Self, FitError> {
+    pub fn fit(residuals: ArrayView2<f32>, shrink_min: f64) -> Result<Self, FitError> {
         let (mean, variance): (Vec<f64>, Vec<f64>) = residuals.columns().into_iter().map(moments).unzip();
         let floor = VARIANCE_FLOOR * variance.iter().sum::<f64>() / variance.len() as f64 + 1e-12;
         let scale: Vec<f64> = variance.iter().map(|v| (v + floor).sqrt()).collect();
@@ -49,7 +51,7 @@ impl Residuals {
                 let r = f64::from(residuals[[i, j]]);
                 if r.is_nan() { 0.0 } else { (r - mean[j]) / scale[j] }
             });
-            Some(inverse_square_root(&shrunk_correlation(&standard))?.mapv(|v| v as f32))
+            Some(inverse_square_root(&shrunk_correlation(&standard, shrink_min))?.mapv(|v| v as f32))
         };
         let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
         Ok(Self { mean: narrow(mean), scale: narrow(scale), whitening })
@@ -103,7 +105,7 @@ fn moments(column: ArrayView1<f32>) -> (f64, f64) {
 }
 
 /// Correlation of standardised columns, off-diagonal entries shrunk towards 0.
-fn shrunk_correlation(standard: &Array2<f64>) -> Array2<f64> {
+fn shrunk_correlation(standard: &Array2<f64>, shrink_min: f64) -> Array2<f64> {
     let n = standard.nrows() as f64;
     let mut correlation = standard.t().dot(standard) / n;
     let squares = standard.mapv(|v| v * v);
@@ -114,7 +116,7 @@ fn shrunk_correlation(standard: &Array2<f64>) -> Array2<f64> {
         unsure += (products[[i, j]] - r * r) * n * n / (n - 1.0).max(1.0).powi(3);
         strength += r * r;
     }
-    let shrink = if strength > 0.0 { (unsure / strength).clamp(SHRINK_MIN, 1.0) } else { 1.0 };
+    let shrink = if strength > 0.0 { (unsure / strength).clamp(shrink_min, 1.0) } else { 1.0 };
     correlation *= 1.0 - shrink;
     // Not quite 1 of itself where values are missing or the variance floor has a part in the scale.
     correlation.diag_mut().fill(1.0);
@@ -193,7 +195,7 @@ mod tests {
     #[test]
     fn whitened_residuals_are_uncorrelated_and_of_unit_variance() {
         let rows = sample(20_000);
-        let whitened = whiten(&Residuals::fit(rows.view()).unwrap(), &rows, &[]).mapv(f64::from);
+        let whitened = whiten(&Residuals::fit(rows.view(), SHRINK_MIN).unwrap(), &rows, &[]).mapv(f64::from);
         let covariance = whitened.t().dot(&whitened) / 20_000.0;
         for ((i, j), c) in covariance.indexed_iter() {
             let expect = f64::from(u8::from(i == j));
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn contributions_sum_to_the_mahalanobis_distance() {
         let rows = sample(500);
-        let fitted = Residuals::fit(rows.view()).unwrap();
+        let fitted = Residuals::fit(rows.view(), SHRINK_MIN).unwrap();
         let whitened = whiten(&fitted, &rows, &[]);
         for i in 0..20 {
             let sum: f64 = whitened.row(i).iter().map(|&w| f64::from(w).powi(2)).sum();
@@ -216,7 +218,7 @@ mod tests {
     #[test]
     fn a_missing_input_leaves_the_distance_of_the_others() {
         let rows = sample(500);
-        let fitted = Residuals::fit(rows.view()).unwrap();
+        let fitted = Residuals::fit(rows.view(), SHRINK_MIN).unwrap();
         for (gaps, rest) in [(vec![1], vec![0, 2, 3]), (vec![0, 3], vec![1, 2]), (vec![0, 1, 2, 3], vec![])] {
             let missing: Vec<(usize, usize)> = gaps.iter().map(|&j| (0, j)).collect();
             let whitened = whiten(&fitted, &rows.slice(ndarray::s![..1, ..]).to_owned(), &missing);
@@ -230,7 +232,7 @@ mod tests {
     fn a_seldom_sensor_weighs_as_much_as_another() {
         let mut rows = sample(20_000);
         rows.column_mut(2).iter_mut().enumerate().filter(|(i, _)| i % 10 > 0).for_each(|(_, v)| *v = f32::NAN);
-        let whitened = whiten(&Residuals::fit(rows.view()).unwrap(), &rows, &[]);
+        let whitened = whiten(&Residuals::fit(rows.view(), SHRINK_MIN).unwrap(), &rows, &[]);
         let present = || (0..20_000).step_by(10);
         let mean_square =
             present().map(|i| f64::from(whitened[[i, 2]]).powi(2)).sum::<f64>() / present().count() as f64;
@@ -241,7 +243,7 @@ mod tests {
     fn few_rows_shrink_more() {
         let off_diagonal = |n: usize| {
             let rows = Array2::from_shape_vec((n, 30), noise(1, 30 * n)).unwrap();
-            let correlation = shrunk_correlation(&rows);
+            let correlation = shrunk_correlation(&rows, SHRINK_MIN);
             correlation.indexed_iter().filter(|((i, j), _)| i != j).map(|(_, r)| r.abs()).fold(0.0, f64::max)
         };
         assert!(off_diagonal(10) < 0.25, "{}", off_diagonal(10));
@@ -256,7 +258,7 @@ mod tests {
             Array2::from_elem((5, 3), f32::NAN),
             Array2::from_shape_fn((50, 3), |(i, _)| i as f32 * 1e5),
         ] {
-            let fitted = Residuals::fit(rows.view()).unwrap();
+            let fitted = Residuals::fit(rows.view(), SHRINK_MIN).unwrap();
             let absurd = ndarray::array![[f32::MAX, f32::INFINITY, f32::NAN], [1e-30, 0.0, -f32::MAX]];
             assert!(whiten(&fitted, &absurd, &[]).iter().all(|v| v.is_finite()));
         }

@@ -52,7 +52,7 @@ impl Default for ModelSettings {
             sparsity: 0.0,
             steps: 800,
             batch: 128,
-            learning_rate: 3e-4,
+            learning_rate: 3e-3,
             weight_decay: 1e-4,
             seed: 0,
         }

@@ -53,6 +53,14 @@ impl Tile {
         self.rows += 1;
     }
 
+    /// Adds one residual that is known already; its input tells what is missing. Then `whiten`.
+    pub fn push_residual(&mut self, residual: &[f32], input: &[f32]) {
+        self.residuals.row_mut(self.rows).iter_mut().zip(residual).for_each(|(to, r)| *to = *r);
+        let missing = input.iter().enumerate().filter(|(_, v)| v.is_nan());
+        self.missing.extend(missing.map(|(j, _)| (self.rows, j)));
+        self.rows += 1;
+    }
+
     /// Reconstructions and residuals of all inputs. Missing values are imputed on the way.
     pub fn reconstruct(&mut self, network: &Network) {
         network.forward(self.x.slice(s![..self.rows, ..]), &mut self.pass);

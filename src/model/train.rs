@@ -11,8 +11,8 @@ use rand_distr::{Distribution, StandardNormal};
 
 use super::bottleneck::Principal;
 use super::network::{Dense, LAYERS, Network, Pass};
-use super::series::SeriesRows;
 use super::settings::ModelSettings;
+use super::view::Inputs;
 
 /// Decay of AdamW's two moments, and what keeps its division finite.
 const BETA: [f32; 2] = [0.9, 0.999];
@@ -24,10 +24,9 @@ const START: f64 = 1.0 / 25.0;
 /// (scaled values go up to 1e6) must not throw the weights away.
 const GRADIENT_MAX: f64 = 10.0;
 
-/// Trains on windows of `width` records that end at the rows `windows`, drawn with replacement. None if `progress` breaks off.
+/// Trains on the inputs that end at the rows `windows`, drawn with replacement. None if `progress` breaks off.
 pub fn train(
-    rows: &SeriesRows,
-    width: usize,
+    seen: &Inputs,
     windows: &[usize],
     sizes: (usize, usize),
     principal: &Principal,
@@ -35,7 +34,7 @@ pub fn train(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Option<Network> {
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
-    let inputs = width * rows.features;
+    let inputs = seen.width();
     let mut network = Network::new(inputs, sizes.0, sizes.1, settings.activation, &mut rng);
     if let Some((spread, axes)) = &principal.axes {
         network.start_at(spread, axes);
@@ -44,12 +43,13 @@ pub fn train(
     let mut pass = Pass::training(&network, batch);
     let mut optimiser = AdamW::new(&network, settings);
     let mut gradients = network.zeros();
+    let mut input = vec![0.0; inputs];
     let mut x = Array2::zeros((batch, inputs));
     let mut target = Array2::zeros((batch, inputs));
     for step in 0..settings.steps {
         for i in 0..batch {
-            let window = rows.window(windows[rng.random_range(0..windows.len())], width);
-            target.slice_mut(s![i, ..]).iter_mut().zip(window).for_each(|(t, v)| *t = *v);
+            seen.write(windows[rng.random_range(0..windows.len())], &mut input);
+            target.slice_mut(s![i, ..]).iter_mut().zip(&input).for_each(|(t, v)| *t = *v);
         }
         fill(&mut x, &target, settings.denoise as f32, &mut rng);
         network.forward(x.view(), &mut pass);
@@ -163,8 +163,10 @@ fn limit(gradients: &mut [Dense; LAYERS]) {
 #[cfg(test)]
 mod tests {
     use super::super::scaler::Scaler;
+    use super::super::series::SeriesRows;
     use super::super::settings::Activation;
     use super::super::testing::{plane, table};
+    use super::super::view::View;
     use super::*;
 
     /// Mean squared error over the present values of all rows.
@@ -175,6 +177,10 @@ mod tests {
         let x = target.mapv(|v| if v.is_nan() { 0.0 } else { v });
         network.forward(x.view(), &mut pass);
         network.backward(x.view(), target.view(), 0.0, &mut pass, &mut network.zeros())
+    }
+
+    fn seen(rows: &SeriesRows) -> Inputs<'_> {
+        Inputs::new(rows, View { window: 1, context: false, clip: 0.0 })
     }
 
     /// No plane to start from: training alone must do it.
@@ -200,8 +206,15 @@ mod tests {
             for (denoise, sparsity, bound) in [(0.0, 0.0, 0.03), (0.1, 0.0, 0.04), (0.0, 0.01, 0.1)] {
                 let settings = ModelSettings { activation, denoise, sparsity, ..alone() };
                 let network =
-                    train(&rows, 1, &windows, (16, 2), &nothing(), &settings, &mut |_, _| ControlFlow::Continue(()))
-                        .unwrap();
+                    train(
+                        &seen(&rows),
+                        &windows,
+                        (16, 2),
+                        &nothing(),
+                        &settings,
+                        &mut |_, _| ControlFlow::Continue(()),
+                    )
+                    .unwrap();
                 let got = error(&network, &rows);
                 assert!(got < bound, "{activation:?} {denoise} {sparsity}: {got}");
             }
@@ -215,7 +228,8 @@ mod tests {
         let rows = rows(values);
         let windows: Vec<usize> = (0..1500).collect();
         let network =
-            train(&rows, 1, &windows, (16, 2), &nothing(), &alone(), &mut |_, _| ControlFlow::Continue(())).unwrap();
+            train(&seen(&rows), &windows, (16, 2), &nothing(), &alone(), &mut |_, _| ControlFlow::Continue(()))
+                .unwrap();
         assert!(error(&network, &rows) < 0.1);
     }
 
@@ -226,7 +240,7 @@ mod tests {
         let code = |sparsity: f64| {
             let settings = ModelSettings { sparsity, steps: 300, ..alone() };
             let network =
-                train(&rows, 1, &windows, (16, 4), &nothing(), &settings, &mut |_, _| ControlFlow::Continue(()))
+                train(&seen(&rows), &windows, (16, 4), &nothing(), &settings, &mut |_, _| ControlFlow::Continue(()))
                     .unwrap();
             let x = Array2::from_shape_fn((500, 6), |(i, j)| rows.window(i, 1)[j]);
             let hidden = (x.dot(&network.layers[0].weight) + &network.layers[0].bias).mapv(|v| v.max(0.0));
@@ -251,11 +265,11 @@ mod tests {
     fn progress_counts_every_step() {
         let rows = rows(plane(4, 100, 6, 1));
         let settings = ModelSettings { steps: 5, ..Default::default() };
-        let mut seen = Vec::new();
-        train(&rows, 1, &[0, 1, 2], (4, 1), &nothing(), &settings, &mut |done, total| {
-            seen.push((done, total));
+        let mut told = Vec::new();
+        train(&seen(&rows), &[0, 1, 2], (4, 1), &nothing(), &settings, &mut |done, total| {
+            told.push((done, total));
             ControlFlow::Continue(())
         });
-        assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
+        assert_eq!(told, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     }
 }

@@ -376,13 +376,14 @@ mod tests {
 
     use super::*;
     use crate::model::testing::{plane, table};
-    use crate::model::{ModelSettings, TrainingSource};
+    use crate::model::{ModelSettings, Profile, TrainingSource};
 
     fn engine(seed: u64, edition: Edition) -> Engine {
         let source = TrainingSource::File { name: "test".to_owned(), rows: 300 };
         let settings = ModelSettings { steps: 5, ..Default::default() };
-        let model =
-            Model::fit(&table(2, plane(seed, 300, 2, 1)), &settings, source, &mut |_, _| ControlFlow::Continue(()));
+        let model = Model::fit(&table(2, plane(seed, 300, 2, 1)), &settings, Profile::Balanced, source, &mut |_, _| {
+            ControlFlow::Continue(())
+        });
         let in_force = InForce { model: Arc::new(model.unwrap()), edition, version: 1 };
         let (input, detector) = (InputSettings::default(), DetectorSettings::default());
         let (series, incidents) = (SeriesSettings::default(), IncidentSettings::default());

@@ -14,7 +14,7 @@ pub struct Alert<'a> {
     pub series: &'a str,
     /// 1.0 is the threshold.
     pub score: f64,
-    /// Of this record alone, at most the score: below 1 if it is earlier records of the series that keep that up.
+    /// Error of this record alone, in units of the threshold: below 1 if it is earlier records of the series that keep it flagged.
     pub record_score: f64,
     /// Where the incident that it belongs to began, in the same partition; none before there are enough flagged records for one.
     pub incident: Option<Offset>,

@@ -11,7 +11,7 @@ use super::Failure;
 use super::progress::{Progress, Stage};
 use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
-use crate::model::{ARTIFACT_BYTES_MAX, Edition, FitError, Model, ModelSettings, TrainingSource};
+use crate::model::{ARTIFACT_BYTES_MAX, Edition, FitError, Model, ModelSettings, Profile, TrainingSource};
 use crate::pipeline::{Pulse, Stop};
 use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, Refusal, SchemaError, StandIn};
 
@@ -30,6 +30,7 @@ pub struct Learner<'a> {
     pub kafka: &'a KafkaSettings,
     pub input: &'a InputSettings,
     pub model: &'a ModelSettings,
+    pub profile: Profile,
     pub learning: &'a LearningSettings,
     pub progress: &'a Progress,
     pub pulse: &'a Pulse,
@@ -151,7 +152,7 @@ impl Learner<'_> {
             self.progress.at(Stage::Training, done, total);
             if self.wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        let fitted = self.alive(|| Model::fit(&table, self.model, source, &mut progress));
+        let fitted = self.alive(|| Model::fit(&table, self.model, self.profile, source, &mut progress));
         match fitted {
             Err(FitError::Stopped) => Ok(None),
             fitted => fitted.context("train the model").map(Some),
@@ -219,10 +220,10 @@ impl Learner<'_> {
     pub fn usable(&self, bytes: &[u8]) -> anyhow::Result<Model> {
         let model = Model::from_bytes(bytes)?;
         self.fits(&model)?;
-        if model.settings() != self.model {
+        if (model.settings(), model.profile()) != (self.model, self.profile) {
             tracing::warn!(
                 model = model.fingerprint(),
-                "the model was learned with other settings than [model] has now; they count for the next one"
+                "the model was learned with other settings than [model] and detector.profile have now; they count for the next one"
             );
         }
         Ok(model)

@@ -197,6 +197,7 @@ pub fn train_once(config: &Config) -> Result<Model, Failure> {
         kafka: &config.kafka,
         input: &config.input,
         model: &config.model,
+        profile: config.detector.profile,
         learning: &config.learning,
         progress: &Progress::new(Arc::new(metrics)),
         pulse: &Pulse::default(),
@@ -236,6 +237,7 @@ impl Context {
             kafka: &self.config.kafka,
             input: &self.config.input,
             model: &self.config.model,
+            profile: self.config.detector.profile,
             learning: &self.config.learning,
             progress: &self.progress,
             pulse: &self.pulse,
@@ -297,7 +299,7 @@ impl Context {
 
     fn put_in_force(&self, model: Model, edition: Edition) {
         let budget = &self.config.detector.alarms;
-        self.metrics.model(model.fingerprint(), model.thresholds(budget), budget.rate());
+        self.metrics.model(model.fingerprint(), budget.rate());
         tracing::info!(model = model.fingerprint(), features = model.schema().len(), alarms = %budget, "model in force");
         self.progress.at(Stage::Done, 1, 1);
         // The probes take workers for alive from here on.

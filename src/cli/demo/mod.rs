@@ -210,15 +210,16 @@ fn watch(
     let scored_records = RUN_RECORDS - TRAINING_RECORDS;
     let reader = TopicReader::open(kafka, &kafka.anomalies, PARTITIONS)?;
     let stream = Stream::start(kafka, plant, scored_records, args.serve);
-    let scored = || {
-        let [_, scored, ..] = service.metrics().totals();
-        scored
+    // The first records of each pump only fill its window.
+    let judged = || {
+        let [_, scored, warming, _] = service.metrics().totals();
+        scored + warming
     };
     let mut tally = Tally::default();
     let mut all_scored: Option<Instant> = None;
     while all_scored.is_none_or(|at| at.elapsed() < LAST_ALERTS) {
         if service.stopping() || Instant::now() > deadline {
-            bail!("the demo did not end in time: {} of {scored_records} records scored", scored());
+            bail!("the demo did not end in time: {} of {scored_records} records judged", judged());
         }
         if !args.serve && stream.thread.is_finished() && stream.written.load(Ordering::Relaxed) < scored_records {
             stream.end().context("write the plant's records")?;
@@ -229,11 +230,11 @@ fn watch(
             if let Some(place) = tally.flag(&alert)? {
                 show::incident(&mut screen.out, screen.style, &alert, tally::fault_behind(&faults, place))?;
             }
-        } else if all_scored.is_none() && scored() >= scored_records as u64 {
+        } else if all_scored.is_none() && judged() >= scored_records as u64 {
             all_scored = Some(Instant::now());
         }
     }
-    let records = TRAINING_RECORDS as u64 + scored();
+    let records = TRAINING_RECORDS as u64 + judged();
     let summary = tally.summary(&faults, records);
     screen.say("")?;
     show::table(&mut screen.out, screen.style, &summary)?;

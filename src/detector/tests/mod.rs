@@ -8,17 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::incident::{NOfM, Quiet};
+use crate::incident::{NOfM, Span};
 use crate::model::testing::{noise, plane, table, uniform};
-use crate::model::{Auto, ModelSettings, TrainingSource};
+use crate::model::{Auto, ModelSettings, Profile, TrainingSource};
 use crate::record::{Offset, Table};
 
-const INCIDENTS: IncidentSettings =
-    IncidentSettings { open: NOfM { n: 2, of: 5 }, hold: 0.8, quiet: Quiet::Records(6) };
+const INCIDENTS: IncidentSettings = IncidentSettings { open: NOfM { n: 2, of: 5 }, hold: 0.5, quiet: Span::Records(6) };
 
 fn fit(table: &Table, settings: ModelSettings) -> Arc<Model> {
     let source = TrainingSource::File { name: "test".to_owned(), rows: table.rows() };
-    Arc::new(Model::fit(table, &settings, source, &mut |_, _| ControlFlow::Continue(())).unwrap())
+    Arc::new(Model::fit(table, &settings, Profile::Balanced, source, &mut |_, _| ControlFlow::Continue(())).unwrap())
 }
 
 fn quick(window: usize) -> ModelSettings {
@@ -169,11 +168,17 @@ fn shares_name_the_broken_sensor_and_sum_to_one() {
     let model = fit(&table(10, plant(1, 5000, 10)), ModelSettings::default());
     let mut detector = detector(&model);
     let mut first = 0;
-    for (i, row) in plant(2, 400, 10).chunks_exact(10).enumerate() {
+    // Four records before each.
+    let fresh = plant(2, 404, 10);
+    for (i, row) in fresh[40..].chunks_exact(10).enumerate() {
         let (j, mut row) = (i % 10, row.to_vec());
         let (before, sd) = (row[j], model.scaler().scale[j]);
+        // Of a series of its own, so that nothing is smoothed over several sensors.
+        let series = format!("s{i}");
+        fresh[10 * i..].chunks_exact(10).take(4).for_each(|row| detector.observe(of(&series), row));
+        detector.judge();
         row[j] += sd;
-        detector.observe(of(&format!("s{i}")), &row); // of its own, so that nothing is smoothed over several sensors
+        detector.observe(of(&series), &row);
         detector.judge();
         let why = detector.explain(0);
         let sum: f64 = why.sensors.iter().map(|s| s.share).sum();
@@ -197,8 +202,10 @@ fn missing_values_are_imputed_and_take_no_share() {
         let mut gap = row.to_vec();
         gap[i % 8] = f64::NAN;
         detector.observe(of("s"), &gap);
-        let Verdict::Scored { flagged, .. } = detector.judge()[0] else { panic!("warming") };
-        flags += usize::from(flagged);
+        match detector.judge()[0] {
+            Verdict::Warming => continue,
+            Verdict::Scored { flagged, .. } => flags += usize::from(flagged),
+        }
         let why = detector.explain(0);
         let sensor = why.sensors.iter().find(|s| s.imputed).unwrap();
         assert_eq!((sensor.observed, sensor.share, sensor.name), (None, 0.0, format!("f{}", i % 8).as_str()));
@@ -225,12 +232,12 @@ fn the_sensor_that_made_the_score_is_named_as_long_as_the_score_is_smoothed() {
         let mut row = row.to_vec();
         row[4] += if (50..54).contains(&i) { 4.0 * model.scaler().scale[4] } else { 0.0 };
         detector.observe(of("s"), &row);
-        let Verdict::Scored { score, flagged, .. } = detector.judge()[0] else { panic!("warming") };
+        let Verdict::Scored { score, flagged, .. } = detector.judge()[0] else { continue };
         let why = detector.explain(0);
         match i {
             0..50 => assert!(!flagged),
             50..54 => {
-                let itself = (1.0..=score).contains(&why.record_score) && why.sensors[0].name == "f4";
+                let itself = why.record_score >= 1.0 && why.sensors[0].name == "f4";
                 assert!(flagged && itself, "{score}: {why:?}");
             }
             _ if flagged => {
@@ -255,48 +262,39 @@ fn explanations_are_cut_at_the_limit() {
     assert!(why.other_share > 0.0 && why.other_share < 0.5, "{}", why.other_share);
 }
 
-/// Flagged records of 10,000 fresh ones, for seven models, ascending.
+/// False incidents in 10,000 fresh records, for seven models, ascending.
 fn realised(alarms: &str) -> Vec<usize> {
-    let settings = DetectorSettings { alarms: alarms.parse().unwrap() };
-    let mut flagged: Vec<usize> = (0..7)
+    let settings = DetectorSettings { alarms: alarms.parse().unwrap(), ..Default::default() };
+    let mut incidents: Vec<usize> = (0..7)
         .map(|seed| {
             let mut training = table(10, plant(seed, 3000, 10));
             training.series = (0..3000).map(|i| i / 600).collect();
             let model = fit(&training, ModelSettings { seed, ..Default::default() });
             assert!(model.ordered());
             let mut detector = Detector::new(model, &settings, &SeriesSettings::default(), &INCIDENTS);
-            for (name, part) in ["a", "b", "c", "d", "e"].iter().zip(plant(100 + seed, 10_000, 10).chunks(20_000)) {
+            let fresh = plant(100 + seed, 10_000, 10);
+            let flags = ["a", "b", "c", "d", "e"].iter().zip(fresh.chunks(20_000)).flat_map(|(name, part)| {
                 part.chunks_exact(10).for_each(|row| detector.observe(of(name), row));
-            }
-            let verdicts = detector.judge();
-            assert_eq!(verdicts.len(), 10_000);
-            verdicts.iter().filter(|v| matches!(v, Verdict::Scored { flagged: true, .. })).count()
+                let verdicts = detector.judge().to_vec();
+                verdicts.into_iter().map(|v| matches!(v, Verdict::Scored { flagged: true, .. }))
+            });
+            let flags: Vec<bool> = flags.collect();
+            assert_eq!(flags.len(), 10_000);
+            flags.chunk_by(|a, b| a == b).filter(|run| run[0]).count()
         })
         .collect();
-    flagged.sort_unstable();
-    flagged
+    incidents.sort_unstable();
+    incidents
 }
 
-/// A budget within the held-out data is met from both sides. One beyond it rests on an extrapolated tail that errs on the
-/// side of fewer alarms: 70 are expected over all, and twice as many would break the promise. Single models may exceed
-/// their 10: where fresh records leave the range that was seen in training, the network extrapolates, and no threshold
-/// knows.
+/// A budget that is often drawn on is met from both sides. A small one rests on an extrapolated law: 7 are expected over all, and several
+/// times as many would break the promise.
 #[test]
 fn the_alarm_budget_is_kept_on_fresh_clean_records() {
-    let within = realised("1000 per 10000 records");
-    assert!((400..=2500).contains(&within[3]), "flagged of 10,000 records each: {within:?}");
-    let beyond = realised("10 per 10000 records");
-    assert!(beyond.iter().sum::<usize>() <= 140, "flagged of 10,000 records each: {beyond:?}");
-}
-
-#[test]
-fn a_smaller_budget_means_a_higher_threshold() {
-    let model = fit(&table(5, plant(1, 800, 5)), quick(1));
-    let thresholds: Vec<Thresholds> =
-        ["1 per 10 records", "1 per 100 records", "1 per 10000 records", "1 per 1000000 records"]
-            .map(|text| model.thresholds(&text.parse().unwrap()))
-            .to_vec();
-    assert!(thresholds.is_sorted_by(|a, b| a.record < b.record && a.smoothed < b.smoothed), "{thresholds:?}");
+    let often = realised("50 per 10000 records");
+    assert!((15..=120).contains(&often[3]), "incidents in 10,000 records each: {often:?}");
+    let seldom = realised("1 per 10000 records");
+    assert!(seldom.iter().sum::<usize>() <= 28, "incidents in 10,000 records each: {seldom:?}");
 }
 
 /// Weights at the edge of f32 overflow on the way; scores must not.

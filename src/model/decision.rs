@@ -1,0 +1,510 @@
+//! From a statistic of each record to few, true incidents on a machine that drifts: its level is followed, and the threshold
+//! is a return level of the peaks of past blocks of records.
+//!
+//! Peaks of blocks follow a Gumbel law (Fisher & Tippett 1928; Gumbel 1958), whatever the statistic's own distribution if
+//! its tail is not heavy; two numbers, followed block by block, give the level that is exceeded as often as the alarm budget
+//! allows. An incident is held until the statistic has come down to a part of the threshold, and the bar creeps up meanwhile:
+//! a shift that stays becomes the new level after a stated time.
+
+use super::AlarmBudget;
+
+/// Records of a block.
+const BLOCK: u64 = 50;
+/// A budget of more incidents than this in a block counts as this: peaks of blocks know of no more.
+const ALLOWED_MAX: f64 = 0.5;
+/// Blocks that are remembered.
+const MEMORY: f64 = 100.0;
+/// Blocks that the law learned in training counts for.
+const PRIOR_BLOCKS: f64 = 5.0;
+/// One block's peak moves the law by at most this many spreads.
+const CLIP: f64 = 4.0;
+/// Rate at which a level is followed, and the records that the level learned in training counts for.
+const FOLLOW: f64 = 0.003;
+const PRIOR_RECORDS: f64 = 10.0;
+/// The same while a law is learned, where each block begins without a level.
+const LEARNING_RECORDS: f64 = 30.0;
+/// Weight of the newest record in the statistic that opens an incident, and in the one that also holds it.
+pub const WEIGHTS: [f64; 2] = [0.5, 0.1];
+/// Shortest block that a law is learned from, where there are few records, and the number of blocks that is wanted.
+const LEARNING_BLOCK_MIN: usize = 5;
+const LEARNING_BLOCKS: usize = 10;
+/// The spread of the peaks is at least this part of the spread of the statistic.
+const SPREAD_FLOOR: f64 = 0.1;
+/// Of the standard Gumbel law: Euler's constant is its mean, and its mean absolute deviation.
+const GUMBEL_MEAN: f64 = 0.577_215_664_9;
+const GUMBEL_DEVIATION: f64 = 0.982_8;
+
+/// What a statistic was like in training, smoothed in one way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Law {
+    /// Median.
+    pub level: f64,
+    /// Mean of the blocks' peaks above the level, and their mean absolute deviation.
+    pub peak: f64,
+    pub spread: f64,
+    /// Least spread that is believed.
+    pub floor: f64,
+    /// How far blocks began above that level: a series may differ from the others by as much, which its first records cannot tell.
+    pub start: f64,
+}
+
+/// Of both ways of smoothing.
+pub type Laws = [Law; 2];
+
+/// What was learned in training, in force.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    laws: Laws,
+    /// Expected exceedances in a block that the budget allows.
+    allowed: f64,
+    /// Part of the threshold at which an incident is over.
+    hold: f64,
+}
+
+/// What is remembered of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    channels: [Channel; 2],
+    /// Records and blocks seen, both counted only as long as they matter.
+    records: f64,
+    blocks: f64,
+    /// Calm records in the block that is under way.
+    in_block: f64,
+    /// Highest value above the level since the incident opened; negative if none is open.
+    height: f64,
+    pub recent: Recent,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Channel {
+    value: f64,
+    level: f64,
+    peak: f64,
+    spread: f64,
+    /// Highest value above the level in the block that is under way.
+    highest: f64,
+    /// Threshold above the level when the incident opened, and the value at which it is over.
+    unit: f64,
+    bar: f64,
+}
+
+/// Judgement on one record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    pub flagged: bool,
+    /// Of the value above the level to the threshold above the level.
+    pub ratio: f64,
+}
+
+/// Levels of rarity that are watched: .2, .1, .05, ... expected exceedances.
+const RARITIES: usize = 8;
+/// Share of false ones among the alarms that is accepted where alarms are frequent.
+const FALSE_SHARE: f64 = 0.2;
+
+/// How often each of several levels of rarity was reached of late.
+///
+/// Where a level that ordinary records reach with probability p is reached in a share s of all cases, at most p / s of those
+/// are false. So such a level may alarm too as long as p is at most a fifth of s: the false discovery rate of Benjamini &
+/// Hochberg (1995), over what was seen lately instead of over a fixed family. One case is put down to chance: it says nothing about how often such come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Recent {
+    shares: [f64; RARITIES],
+}
+
+impl Recent {
+    pub const NUMBERS: usize = RARITIES;
+
+    /// Probability, or expected number, of each level.
+    pub fn rarities() -> [f64; RARITIES] {
+        std::array::from_fn(|i| FALSE_SHARE * 0.5f64.powi(i as i32))
+    }
+
+    /// The most frequent level that may alarm; 0 if none. `weight` of the newest case.
+    pub fn admitted(&self, weight: f64) -> f64 {
+        let mut levels = Self::rarities().into_iter().zip(&self.shares);
+        levels.find(|(rarity, share)| *rarity <= FALSE_SHARE * (*share - weight)).map_or(0.0, |(rarity, _)| rarity)
+    }
+
+    /// Takes in which levels were reached; `weight` of the newest case.
+    pub fn see(&mut self, weight: f64, reached: impl Fn(usize, f64) -> bool) {
+        for (i, (share, rarity)) in self.shares.iter_mut().zip(Self::rarities()).enumerate() {
+            *share += weight * (f64::from(u8::from(reached(i, rarity))) - *share);
+        }
+    }
+
+    pub fn numbers(&self) -> [f64; RARITIES] {
+        self.shares
+    }
+
+    pub fn from_numbers(shares: [f64; RARITIES]) -> Self {
+        Self { shares }
+    }
+}
+
+/// Weight of the newest block in `Recent`.
+const RECENT_BLOCKS: f64 = 1.0 / 40.0;
+
+/// How many mean absolute deviations above their mean the peaks of a Gumbel law exceed `expected` times per block.
+fn reach(expected: f64) -> f64 {
+    (-expected.max(f64::MIN_POSITIVE).ln() - GUMBEL_MEAN) / GUMBEL_DEVIATION
+}
+
+/// The laws of a statistic over held-out blocks of consecutive records; not all of them empty.
+pub fn learn(blocks: &[Vec<f64>]) -> Laws {
+    WEIGHTS.map(|weight| law(blocks, weight))
+}
+
+fn law(blocks: &[Vec<f64>], weight: f64) -> Law {
+    let (mut above, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    for block in blocks.iter().filter(|block| !block.is_empty()) {
+        let mut level = median(block[..block.len().div_ceil(4)].to_vec());
+        let mut value = level;
+        starts.push(level);
+        for (i, statistic) in block.iter().enumerate() {
+            value += weight * (statistic - value);
+            let u = value - level;
+            level += FOLLOW.max(1.0 / (i as f64 + LEARNING_RECORDS)) * u;
+            above.push(u);
+            values.push(value);
+        }
+    }
+    let level = median(values.clone());
+    let deviation = mean(values.iter().map(|v| (v - level).abs()));
+    // Where records are few, shorter blocks give more peaks, of a lower mean: of n times as many records a Gumbel law's peak lies
+    // ln n scales higher.
+    let length = (above.len() / LEARNING_BLOCKS).clamp(LEARNING_BLOCK_MIN, BLOCK as usize).min(above.len().max(1));
+    let highest = |part: &[f64]| part.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let peaks: Vec<f64> = above.chunks_exact(length).map(highest).collect();
+    let peak = mean(peaks.iter().copied());
+    // A statistic that never moves has no spread; rounding must not be one.
+    let floor = (SPREAD_FLOOR * deviation).max(1e-3 * level.abs()).max(1e-9);
+    let spread = mean(peaks.iter().map(|p| (p - peak).abs())).max(floor);
+    let longer = (BLOCK as f64 / length as f64).ln() * spread / GUMBEL_DEVIATION;
+    let start = starts.into_iter().fold(level, f64::max) - level;
+    Law { level, peak: peak.max(0.0) + longer, spread, floor, start }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let n = values.len().max(1) as f64;
+    values.sum::<f64>() / n
+}
+
+impl Decision {
+    /// `hold`: part of the threshold at which an incident is over, 0 to 1.
+    pub fn new(laws: Laws, budget: &AlarmBudget, hold: f64) -> Self {
+        Self { laws, allowed: (budget.rate() * BLOCK as f64).min(ALLOWED_MAX), hold }
+    }
+
+    /// Takes the statistic of the next record in (finite). `creep`: part of an incident's height by which its bar rises.
+    pub fn see(&self, watch: &mut Watch, statistic: f64, creep: f64) -> Judged {
+        for (channel, weight) in watch.channels.iter_mut().zip(WEIGHTS) {
+            channel.value += weight * (statistic - channel.value);
+        }
+        let k = reach(self.allowed.max(watch.recent.admitted(RECENT_BLOCKS)));
+        let thresholds = self.thresholds(watch, k);
+        let above = watch.channels.map(|c| c.value - c.level);
+        let opens = !watch.is_open() && above[0] > thresholds[0];
+        if opens {
+            watch.height = above[0];
+            for ((channel, unit), above) in watch.channels.iter_mut().zip(thresholds).zip(above) {
+                channel.unit = unit;
+                channel.bar = channel.level + self.hold * unit;
+                channel.highest = above;
+            }
+        }
+        for (channel, above) in watch.channels.iter_mut().zip(above) {
+            channel.highest = channel.highest.max(above);
+        }
+        watch.records = (watch.records + 1.0).min(1.0 / FOLLOW);
+        if !watch.is_open() {
+            self.follow(watch, above, thresholds[0]);
+            return Judged { flagged: false, ratio: above[0] / thresholds[0] };
+        }
+        watch.height = watch.height.max(above[0]);
+        let judged = Judged { flagged: true, ratio: above[0] / watch.channels[0].unit };
+        let step = creep * watch.height;
+        for channel in &mut watch.channels {
+            channel.bar += step;
+            if channel.value > channel.level {
+                channel.level += step;
+            }
+        }
+        if watch.channels.iter().all(|c| c.value < c.bar) {
+            watch.height = -1.0;
+            for channel in &mut watch.channels {
+                // What was far above all the rest must not leave a level that nothing reaches.
+                channel.level = channel.level.min(channel.value);
+            }
+            self.end_block(watch);
+        }
+        judged
+    }
+
+    /// Of a statistic above the level of the series to the threshold above it.
+    pub fn ratio(&self, watch: &Watch, statistic: f64) -> f64 {
+        let [quick, _] = &watch.channels;
+        let k = reach(self.allowed.max(watch.recent.admitted(RECENT_BLOCKS)));
+        let unit = if watch.is_open() { quick.unit } else { self.thresholds(watch, k)[0] };
+        (statistic - quick.level) / unit
+    }
+
+    fn thresholds(&self, watch: &Watch, k: f64) -> [f64; 2] {
+        std::array::from_fn(|i| {
+            let Channel { peak, spread, .. } = watch.channels[i];
+            let unsettled = (1.0 - watch.records / BLOCK as f64).max(0.0) * self.laws[i].start;
+            (peak + k * spread).max(self.laws[i].floor) + unsettled
+        })
+    }
+
+    /// A calm record.
+    fn follow(&self, watch: &mut Watch, above: [f64; 2], threshold: f64) {
+        let rate = FOLLOW.max(1.0 / (watch.records + PRIOR_RECORDS));
+        let [quick, slow] = &mut watch.channels;
+        quick.level += rate * above[0].min(threshold);
+        slow.level += rate * above[1];
+        watch.in_block += 1.0;
+        if watch.in_block >= BLOCK as f64 {
+            self.end_block(watch);
+        }
+    }
+
+    /// An incident counts as one more block.
+    fn end_block(&self, watch: &mut Watch) {
+        let Channel { highest, peak, spread, .. } = watch.channels[0];
+        watch.recent.see(RECENT_BLOCKS, |_, rarity| highest >= peak + reach(rarity) * spread);
+        watch.blocks = (watch.blocks + 1.0).min(MEMORY);
+        for (channel, law) in watch.channels.iter_mut().zip(&self.laws) {
+            let limit = CLIP * channel.spread;
+            let step = (channel.highest - channel.peak).clamp(-limit, limit);
+            channel.peak += step / watch.blocks;
+            channel.spread = (channel.spread + (step.abs() - channel.spread) / watch.blocks).max(law.floor);
+            channel.highest = f64::MIN;
+        }
+        watch.in_block = 0.0;
+    }
+}
+
+/// Of a series whose records have no order: only `recent` counts.
+impl Default for Watch {
+    fn default() -> Self {
+        Self::start(&[Law { level: 0.0, peak: 0.0, spread: 1.0, floor: 1.0, start: 0.0 }; 2])
+    }
+}
+
+impl Watch {
+    pub const NUMBERS: usize = 2 * 7 + 4 + Recent::NUMBERS;
+
+    pub fn start(laws: &Laws) -> Self {
+        let channel = |law: Law| Channel {
+            value: law.level,
+            level: law.level,
+            peak: law.peak,
+            spread: law.spread,
+            highest: f64::MIN,
+            ..Channel::default()
+        };
+        Self {
+            channels: laws.map(channel),
+            records: 0.0,
+            blocks: PRIOR_BLOCKS,
+            in_block: 0.0,
+            height: -1.0,
+            recent: Recent::default(),
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.height >= 0.0
+    }
+
+    pub fn numbers(&self) -> [f64; Self::NUMBERS] {
+        let mut all = self
+            .channels
+            .iter()
+            .flat_map(|c| [c.value, c.level, c.peak, c.spread, c.highest, c.unit, c.bar])
+            .chain([self.records, self.blocks, self.in_block, self.height])
+            .chain(self.recent.numbers());
+        std::array::from_fn(|_| all.next().unwrap_or_default())
+    }
+
+    /// From what `numbers` gave; None if it cannot be that.
+    pub fn from_numbers(numbers: &[f64; Self::NUMBERS]) -> Option<Self> {
+        if !numbers.iter().all(|n| n.is_finite()) {
+            return None;
+        }
+        let mut numbers = numbers.iter().copied();
+        let mut next = || numbers.next().unwrap_or_default();
+        let channels: [Channel; 2] = std::array::from_fn(|_| Channel {
+            value: next(),
+            level: next(),
+            peak: next(),
+            spread: next(),
+            highest: next(),
+            unit: next(),
+            bar: next(),
+        });
+        let watch = Self {
+            channels,
+            records: next(),
+            blocks: next(),
+            in_block: next(),
+            height: next(),
+            recent: Recent::from_numbers(std::array::from_fn(|_| next())),
+        };
+        let divisible = !watch.is_open() || watch.channels.iter().all(|c| c.unit > 0.0);
+        (divisible && watch.blocks >= 1.0 && watch.records >= 0.0).then_some(watch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::noise;
+    use super::*;
+
+    const CREEP: f64 = 1.0 / 400.0;
+
+    /// Absolute values of noise with memory: a statistic of an ordinary machine.
+    fn calm(seed: u64, n: usize) -> Vec<f64> {
+        noise(seed, n)
+            .chunks(4)
+            .flat_map(|four| vec![four.iter().map(|v| v.abs()).sum::<f64>() / 4.0; four.len()])
+            .collect()
+    }
+
+    fn laws() -> Laws {
+        learn(&calm(1, 4_000).chunks(100).map(<[f64]>::to_vec).collect::<Vec<_>>())
+    }
+
+    fn decision(alarms: &str) -> Decision {
+        Decision::new(laws(), &alarms.parse().unwrap(), 0.5)
+    }
+
+    /// Runs of flagged records, start and end.
+    fn incidents(decision: &Decision, statistics: &[f64]) -> Vec<(usize, usize)> {
+        let mut watch = Watch::start(&decision.laws);
+        let flags: Vec<bool> = statistics.iter().map(|s| decision.see(&mut watch, *s, CREEP).flagged).collect();
+        let mut runs = Vec::new();
+        for (i, _) in flags.iter().enumerate().filter(|(_, f)| **f) {
+            match runs.last_mut() {
+                Some((_, end)) if *end == i => *end = i + 1,
+                _ => runs.push((i, i + 1)),
+            }
+        }
+        runs
+    }
+
+    #[test]
+    fn the_budget_is_kept_on_calm_records() {
+        // 200,000 records each: 20 and 200 false incidents are allowed. Of peaks that are no Gumbel law's exactly.
+        for (alarms, most) in [("1 per 10000 records", 40), ("10 per 10000 records", 300)] {
+            let found: usize = (0..4).map(|seed| incidents(&decision(alarms), &calm(10 + seed, 50_000)).len()).sum();
+            assert!((1..=most).contains(&found), "{alarms}: {found} incidents");
+        }
+    }
+
+    #[test]
+    fn a_smaller_budget_never_means_more_incidents() {
+        let statistics = calm(3, 50_000);
+        let counts = ["1 per 100 records", "1 per 1000 records", "1 per 10000 records", "1 per 1000000 records"]
+            .map(|alarms| incidents(&decision(alarms), &statistics).len());
+        assert!(counts.is_sorted_by(|a, b| a >= b) && counts[0] > counts[3], "{counts:?}");
+    }
+
+    #[test]
+    fn a_fault_is_one_incident_from_its_first_records_to_its_last() {
+        let mut statistics = calm(4, 3_000);
+        statistics[1_000..1_060].iter_mut().for_each(|s| *s += 3.0);
+        let found = incidents(&decision("1 per 100000 records"), &statistics);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let (start, end) = found[0];
+        assert!((1_000..1_005).contains(&start) && (1_060..1_100).contains(&end), "{found:?}");
+    }
+
+    #[test]
+    fn a_shift_that_stays_is_one_incident_and_is_adopted_in_time() {
+        for height in [2.0, 4.0, 20.0] {
+            let mut statistics = calm(5, 6_000);
+            statistics[1_000..].iter_mut().for_each(|s| *s += height);
+            statistics[4_000..4_040].iter_mut().for_each(|s| *s += 2.0 * height);
+            let found = incidents(&decision("1 per 100000 records"), &statistics);
+            assert_eq!(found.len(), 2, "{height}: {found:?}");
+            assert!((1_250..1_550).contains(&found[0].1), "{height}: {found:?}");
+            assert!((4_000..4_005).contains(&found[1].0), "a later fault shows against the new level: {found:?}");
+        }
+    }
+
+    #[test]
+    fn slow_drift_is_followed() {
+        let mut statistics = calm(6, 40_000);
+        statistics.iter_mut().enumerate().for_each(|(i, s)| *s *= 1.0 + 3.0 * i as f64 / 40_000.0);
+        let found = incidents(&decision("1 per 10000 records"), &statistics);
+        assert!(found.len() <= 12, "{} incidents while everything grows to four times its size", found.len());
+    }
+
+    #[test]
+    fn what_was_far_above_all_the_rest_leaves_the_level_where_it_was() {
+        let mut statistics = calm(7, 2_000);
+        statistics[500] = 300.0;
+        statistics[900..920].iter_mut().for_each(|s| *s += 3.0);
+        let found = incidents(&decision("1 per 100000 records"), &statistics);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].1 < 620 && (900..905).contains(&found[1].0), "{found:?}");
+    }
+
+    #[test]
+    fn where_alarms_are_frequent_rarer_faults_alarm_too() {
+        // Bumps that are too low for the budget alone, but come far more often than chance has it.
+        let mut statistics = calm(8, 20_000);
+        for at in (400..20_000).step_by(400) {
+            statistics[at..at + 8].iter_mut().for_each(|s| *s += 2.0);
+        }
+        let found = incidents(&decision("1 per 1000000000 records"), &statistics);
+        // Once they are known, and until they are taken for what is normal.
+        let due = (1_600..9_000).step_by(400).count();
+        let late = found.iter().filter(|(start, _)| (1_600..9_000).contains(start) && start % 400 < 12).count();
+        let false_ones = found.iter().filter(|(start, _)| start % 400 >= 12).count();
+        assert!(late + 2 >= due && false_ones * 3 <= found.len(), "{late} of {due}, {false_ones} false: {found:?}");
+    }
+
+    #[test]
+    fn few_records_give_the_law_that_many_give() {
+        let [many, _] = laws();
+        for seed in 20..30 {
+            let [few, _] = learn(&calm(seed, 60).chunks(15).map(<[f64]>::to_vec).collect::<Vec<_>>());
+            let (a, b) = (many.peak + 3.0 * many.spread, few.peak + 3.0 * few.spread);
+            assert!((0.4..2.5).contains(&(b / a)), "threshold {b} from few, {a} from many");
+        }
+    }
+
+    #[test]
+    fn statistics_of_any_kind_give_finite_numbers() {
+        for blocks in [vec![vec![0.0; 3]], vec![vec![0.0; 200]; 3], vec![vec![1e9; 30]], vec![vec![], vec![1.0]]] {
+            let decision = Decision::new(learn(&blocks), &AlarmBudget::default(), 0.0);
+            let mut watch = Watch::start(&decision.laws);
+            for i in 0..2_000 {
+                let judged = decision.see(&mut watch, if i % 7 == 0 { 2_000.0 } else { 0.0 }, CREEP);
+                assert!(judged.ratio.is_finite(), "{judged:?}");
+            }
+            let numbers = watch.numbers();
+            assert_eq!(Watch::from_numbers(&numbers), Some(watch));
+        }
+    }
+
+    #[test]
+    fn a_state_that_was_stored_goes_on_as_it_would_have() {
+        let (decision, mut statistics) = (decision("1 per 100 records"), calm(9, 2_000));
+        statistics[700..900].iter_mut().for_each(|s| *s += 2.0);
+        let mut watch = Watch::start(&decision.laws);
+        for (i, statistic) in statistics.iter().enumerate() {
+            let mut again = Watch::from_numbers(&watch.numbers()).unwrap();
+            let judged = decision.see(&mut watch, *statistic, CREEP);
+            assert_eq!(decision.see(&mut again, *statistic, CREEP), judged, "record {i}");
+            assert_eq!(again, watch);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! One network of a model, and what its residuals look like on records that it was not trained on.
+
+use super::network::Network;
+use super::residual::Residuals;
+use super::view::View;
+
+/// Weight of the newest record in a smoothed level.
+const SMOOTHING: f64 = 0.3;
+/// Rate at which the mean of a residual is followed: machines drift, and what they drift to is no longer strange. One record
+/// moves it by at most this many standard deviations.
+const FOLLOW: f32 = 0.002;
+const FOLLOW_CLIP: f32 = 3.0;
+/// Weight of the newest record in the slow average of a residual, in which small shifts show that last.
+const SLOW: f32 = 0.03;
+/// Part of the slow average in a rank, beside the distance itself.
+const SLOW_SHARE: f64 = 1.0 / 3.0;
+/// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
+const RATIO_MAX: f64 = 1e30;
+/// Standardised residuals beyond about this many standard deviations count for their logarithm only: one sensor that reads
+/// nonsense must not be seen for hours.
+const FAR: f32 = 32.0;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    pub view: View,
+    /// Of its level in the rank; 0: it only decides.
+    pub weight: f64,
+    pub network: Network,
+    /// Whitening only if it ranks.
+    pub residuals: Residuals,
+    pub distance: Term,
+    /// The same of the slow averages; only of records with an order.
+    pub slow: Option<Slow>,
+}
+
+/// Of the slow averages of residuals.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slow {
+    pub residuals: Residuals,
+    pub distance: Term,
+}
+
+/// From a distance to a level that can be compared with those of other distances.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Term {
+    /// Of the distances of held-out records, positive.
+    pub median: f64,
+    /// 99 % quantile of ln(1 + distance / median) there, positive.
+    pub top: f64,
+}
+
+impl Term {
+    /// Of a network that does not rank.
+    pub const NONE: Self = Self { median: 1.0, top: 1.0 };
+
+    /// From at least one distance.
+    pub fn fit(mut distances: Vec<f64>) -> Self {
+        distances.sort_by(f64::total_cmp);
+        let median = distances[distances.len() / 2].max(1e-9);
+        let top = distances[(distances.len() - 1) * 99 / 100];
+        let mut term = Self { median, top: 1.0 };
+        term.top = term.level(top).max(1e-6);
+        term
+    }
+
+    /// Finite, not negative; 1 of about one ordinary record in a hundred.
+    pub fn level(&self, distance: f64) -> f64 {
+        let ratio = distance / self.median;
+        if ratio < RATIO_MAX { ratio } else { RATIO_MAX }.ln_1p() / self.top
+    }
+
+    /// Of the median distance.
+    pub fn ordinary(&self) -> f64 {
+        1.0f64.ln_1p() / self.top
+    }
+}
+
+impl Member {
+    /// Mean of the standardised absolute residuals over what is present (NaN in `input`: missing), of all records of the input, and
+    /// of the newest alone. `parts` (one per feature) get the squares that each has above an ordinary record's: what is
+    /// rebuilt worst shows, not what is rebuilt a little worse together.
+    pub fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> (f64, f64) {
+        let features = parts.len();
+        let newest = (self.view.window - 1) * features;
+        parts.fill(0.0);
+        let (mut sums, mut counts) = ([0.0f64; 2], [0usize; 2]);
+        let numbers = self.residuals.mean.iter().zip(&self.residuals.scale);
+        for (j, ((r, x), (mean, scale))) in residual.iter().zip(input).zip(numbers).enumerate() {
+            if x.is_nan() {
+                continue;
+            }
+            let z = ((r - mean) / scale).abs();
+            let z = if z < 1e30 { FAR * (z / FAR).asinh() } else { FAR * (1e30f32 / FAR).asinh() };
+            parts[j % features] += (z * z - 1.0).max(0.0);
+            let earlier = usize::from(j < newest);
+            sums[earlier] += f64::from(z);
+            counts[earlier] += 1;
+        }
+        let mean = |sum: f64, count: usize| sum / count.max(1) as f64;
+        (mean(sums[0] + sums[1], counts[0] + counts[1]), mean(sums[0], counts[0]))
+    }
+
+    /// Takes the followed mean off a residual (which becomes 0 where the input is missing), and follows it; `average` is the slow average
+    /// of what is left.
+    pub fn follow(&self, mean: &mut [f32], average: &mut [f32], residual: &mut [f32], input: &[f32]) {
+        let state = mean.iter_mut().zip(average).zip(&self.residuals.scale);
+        for ((r, x), ((mean, average), scale)) in residual.iter_mut().zip(input).zip(state) {
+            if x.is_nan() {
+                *r = 0.0;
+                continue;
+            }
+            *r -= *mean;
+            // What overflowed on its way through the network is far, and no more than that.
+            let e = (*r / scale).clamp(-FOLLOW_CLIP, FOLLOW_CLIP);
+            *mean += FOLLOW * scale * if e.is_nan() { 0.0 } else { e };
+            *average = slow_average(*average, *r);
+        }
+    }
+
+    /// The level of a record in the rank, not weighted, and the smoothed one that it leaves behind in `smoothed`.
+    pub fn level(&self, smoothed: &mut f64, distance: f64, slow: f64) -> f64 {
+        let level = self.distance.level(distance);
+        let Some(Slow { distance: term, .. }) = &self.slow else { return level };
+        *smoothed += SMOOTHING * (level - *smoothed);
+        (1.0 - SLOW_SHARE) * *smoothed + SLOW_SHARE * term.level(slow)
+    }
+}
+
+/// The slow average of a residual after `r`.
+pub fn slow_average(before: f32, r: f32) -> f32 {
+    const LARGEST: f32 = 1e6;
+    let r = if r.is_nan() { 0.0 } else { r.clamp(-LARGEST, LARGEST) };
+    before + SLOW * (r - before)
+}

@@ -1,0 +1,130 @@
+//! What one network sees of a series: its last records, with the slow average of the records up to now joined on if there
+//! is an order in time.
+
+use serde::{Deserialize, Serialize};
+
+use super::series::SeriesRows;
+
+/// Weight of the newest record in the slow average.
+const CONTEXT_RATE: f32 = 0.03;
+
+/// How records of a series become the input of a network: `window` records, oldest first, then the average.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// Records.
+    pub window: usize,
+    /// Whether the slow average of each feature is joined on.
+    pub context: bool,
+    /// Beyond about this many standard deviations inputs grow with their logarithm only: a machine that drifts out of what
+    /// was seen in training then leaves the range in which the network is to be trusted later. 0: they are taken as they are.
+    pub clip: f32,
+}
+
+impl View {
+    pub fn inputs(&self, features: usize) -> usize {
+        features * (self.window + usize::from(self.context))
+    }
+
+    /// Takes a record (scaled, NaN = missing) into the average; one that is NaN has not begun.
+    pub fn follow(&self, average: &mut [f32], record: &[f32]) {
+        for (a, v) in average.iter_mut().zip(record).filter(|(_, v)| !v.is_nan()) {
+            let v = self.clipped(*v);
+            *a = if a.is_nan() { v } else { *a + CONTEXT_RATE * (v - *a) };
+        }
+    }
+
+    /// `records`: the values of the window in order; `out`: as many as `inputs`.
+    pub fn write<'a>(&self, records: impl Iterator<Item = &'a f32>, average: &[f32], out: &mut [f32]) {
+        let (window, context) = out.split_at_mut(out.len() - average.len());
+        window.iter_mut().zip(records).for_each(|(o, v)| *o = self.clipped(*v));
+        context.copy_from_slice(average);
+    }
+
+    fn clipped(&self, v: f32) -> f32 {
+        if self.clip > 0.0 { self.clip * (v / self.clip).asinh() } else { v }
+    }
+}
+
+/// The training records as one network sees them.
+pub struct Inputs<'a> {
+    pub rows: &'a SeriesRows,
+    pub view: View,
+    /// Rows x features; empty without context.
+    averages: Vec<f32>,
+}
+
+impl<'a> Inputs<'a> {
+    pub fn new(rows: &'a SeriesRows, view: View) -> Self {
+        let mut averages = Vec::new();
+        if view.context {
+            averages.reserve_exact(rows.rows() * rows.features);
+            for range in rows.series() {
+                let mut average = vec![f32::NAN; rows.features];
+                for row in range.clone() {
+                    view.follow(&mut average, rows.window(row, 1));
+                    averages.extend_from_slice(&average);
+                }
+            }
+        }
+        Self { rows, view, averages }
+    }
+
+    /// Values per input.
+    pub fn width(&self) -> usize {
+        self.view.inputs(self.rows.features)
+    }
+
+    /// The input that ends with the record `row`, whose series has a full window there.
+    pub fn write(&self, row: usize, out: &mut [f32]) {
+        let features = self.rows.features;
+        let average = if self.view.context { &self.averages[row * features..][..features] } else { &[] };
+        self.view.write(self.rows.window(row, self.view.window).iter(), average, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scaler::Scaler;
+    use super::super::testing::table;
+    use super::*;
+
+    #[test]
+    fn the_average_follows_what_is_present_from_its_first_value() {
+        let view = View { window: 1, context: true, clip: 0.0 };
+        let mut average = [f32::NAN; 2];
+        view.follow(&mut average, &[f32::NAN, 1.0]);
+        assert!(average[0].is_nan() && average[1] == 1.0);
+        view.follow(&mut average, &[5.0, 2.0]);
+        view.follow(&mut average, &[5.0, f32::NAN]);
+        assert_eq!(average, [5.0, 1.0 + CONTEXT_RATE]);
+    }
+
+    #[test]
+    fn inputs_in_training_are_those_in_service() {
+        let rows = table(2, (0..40).map(|i| f64::from(i * i % 17)).collect());
+        let scaler = Scaler::fit(&rows);
+        let rows = SeriesRows::new(&rows, &scaler);
+        let view = View { window: 3, context: true, clip: 0.5 };
+        let inputs = Inputs::new(&rows, view);
+        let mut average = [f32::NAN; 2];
+        for row in 0..20 {
+            view.follow(&mut average, rows.window(row, 1));
+            if row >= 2 {
+                let (mut ours, mut theirs) = ([0.0; 8], [1.0; 8]);
+                inputs.write(row, &mut ours);
+                view.write((row - 2..=row).flat_map(|r| rows.window(r, 1)), &average, &mut theirs);
+                assert_eq!(ours, theirs);
+                assert_eq!(ours[6..], average);
+            }
+        }
+    }
+
+    #[test]
+    fn far_values_grow_with_their_logarithm() {
+        let view = View { window: 3, context: false, clip: 8.0 };
+        let mut out = [0.0; 3];
+        view.write([1.0, -1e6, f32::NAN].iter(), &[], &mut out);
+        assert!((out[0] - 1.0).abs() < 0.01 && (-110.0..-90.0).contains(&out[1]) && out[2].is_nan(), "{out:?}");
+    }
+}
