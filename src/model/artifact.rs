@@ -258,8 +258,11 @@ impl Reader<'_> {
         if let Some(v) = scaler.mean.iter().chain(&scaler.scale).find(|v| v.abs() > UNIT_MAX) {
             return Err(value("scaler", v, &format!("at most {UNIT_MAX:e}")));
         }
-        let deciding =
-            if header.ordered { Deciding::Laws([self.law(0)?, self.law(1)?]) } else { Deciding::Tail(self.tail()?) };
+        let deciding = if header.ordered {
+            Deciding::Laws([self.law(0)?, self.law(1)?, self.law(2)?])
+        } else {
+            Deciding::Tail(self.tail()?)
+        };
         let members = header.members.iter().enumerate();
         let members = members
             .map(|(at, member)| self.member(&format!("member.{at}"), member, features, header.ordered))
@@ -328,7 +331,7 @@ impl Reader<'_> {
 
     /// Of the one or the other way of smoothing.
     fn law(&self, which: usize) -> Result<Law, ArtifactError> {
-        let numbers = self.wide("decision.laws", 10)?;
+        let numbers = self.wide("decision.laws", 15)?;
         let [level, peak, spread, floor, start] = numbers.as_chunks::<5>().0[which];
         for (what, v, min) in [
             ("level", level, 0.0),

@@ -23,8 +23,15 @@ const FOLLOW: f64 = 0.003;
 const PRIOR_RECORDS: f64 = 10.0;
 /// The same while a law is learned, where each block begins without a level.
 const LEARNING_RECORDS: f64 = 30.0;
-/// Weight of the newest record in the statistic that opens an incident, and in the one that also holds it.
-pub const WEIGHTS: [f64; 2] = [0.5, 0.1];
+/// Ways of smoothing a statistic. Of the window: one that opens incidents, and a slower one that only holds them. Of the newest record
+/// alone: not smoothed, it opens too, or a single strange record would be watered down.
+const CHANNELS: usize = 3;
+const QUICK: usize = 0;
+const ALONE: usize = 2;
+/// Weight of the newest record in each.
+pub const WEIGHTS: [f64; CHANNELS] = [0.5, 0.1, 1.0];
+/// Part of the budget of each of the two that open.
+const SHARE: f64 = 0.5;
 /// Shortest block that a law is learned from, where there are few records, and the number of blocks that is wanted.
 const LEARNING_BLOCK_MIN: usize = 5;
 const LEARNING_BLOCKS: usize = 10;
@@ -48,8 +55,8 @@ pub struct Law {
     pub start: f64,
 }
 
-/// Of both ways of smoothing.
-pub type Laws = [Law; 2];
+/// Of each way of smoothing.
+pub type Laws = [Law; CHANNELS];
 
 /// What was learned in training, in force.
 #[derive(Clone, Debug)]
@@ -64,14 +71,14 @@ pub struct Decision {
 /// What is remembered of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Watch {
-    channels: [Channel; 2],
+    channels: [Channel; CHANNELS],
     /// Records and blocks seen, both counted only as long as they matter.
     records: f64,
     blocks: f64,
     /// Calm records in the block that is under way.
     in_block: f64,
-    /// Highest value above the level since the incident opened; negative if none is open.
-    height: f64,
+    /// Whether an incident is.
+    open: bool,
     pub recent: Recent,
 }
 
@@ -86,6 +93,8 @@ struct Channel {
     /// Threshold above the level when the incident opened, and the value at which it is over.
     unit: f64,
     bar: f64,
+    /// Highest value above the level since then.
+    tallest: f64,
 }
 
 /// Judgement on one record.
@@ -149,9 +158,11 @@ fn reach(expected: f64) -> f64 {
     (-expected.max(f64::MIN_POSITIVE).ln() - GUMBEL_MEAN) / GUMBEL_DEVIATION
 }
 
-/// The laws of a statistic over held-out blocks of consecutive records; not all of them empty.
-pub fn learn(blocks: &[Vec<f64>]) -> Laws {
-    WEIGHTS.map(|weight| law(blocks, weight))
+/// The laws of the statistics (of the window, of the newest record) over held-out blocks of consecutive records; not all of them empty.
+pub fn learn(blocks: &[Vec<[f64; 2]>]) -> Laws {
+    let of = |which: usize| blocks.iter().map(|b| b.iter().map(|s| s[which]).collect()).collect::<Vec<Vec<f64>>>();
+    let (window, newest) = (of(0), of(1));
+    std::array::from_fn(|i| law(if i == ALONE { &newest } else { &window }, WEIGHTS[i]))
 }
 
 fn law(blocks: &[Vec<f64>], weight: f64) -> Law {
@@ -197,24 +208,28 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 impl Decision {
     /// `hold`: part of the threshold at which an incident is over, 0 to 1.
     pub fn new(laws: Laws, budget: &AlarmBudget, hold: f64) -> Self {
-        Self { laws, allowed: (budget.rate() * BLOCK as f64).min(ALLOWED_MAX), hold }
+        Self { laws, allowed: (SHARE * budget.rate() * BLOCK as f64).min(ALLOWED_MAX), hold }
     }
 
-    /// Takes the statistic of the next record in (finite). `creep`: part of an incident's height by which its bar rises.
-    pub fn see(&self, watch: &mut Watch, statistic: f64, creep: f64) -> Judged {
-        for (channel, weight) in watch.channels.iter_mut().zip(WEIGHTS) {
-            channel.value += weight * (statistic - channel.value);
+    /// Takes the statistics of the next record in, of its window and alone (finite). `creep`: part of an incident's height by which its bar rises.
+    pub fn see(&self, watch: &mut Watch, [window, newest]: [f64; 2], creep: f64) -> Judged {
+        for (i, (channel, weight)) in watch.channels.iter_mut().zip(WEIGHTS).enumerate() {
+            channel.value += weight * (if i == ALONE { newest } else { window } - channel.value);
         }
         let k = reach(self.allowed.max(watch.recent.admitted(RECENT_BLOCKS)));
         let thresholds = self.thresholds(watch, k);
         let above = watch.channels.map(|c| c.value - c.level);
-        let opens = !watch.is_open() && above[0] > thresholds[0];
+        let units: [f64; CHANNELS] =
+            if watch.is_open() { std::array::from_fn(|i| watch.channels[i].unit) } else { thresholds };
+        let ratio = (above[QUICK] / units[QUICK]).max(above[ALONE] / units[ALONE]);
+        let opens = !watch.is_open() && ratio > 1.0;
         if opens {
-            watch.height = above[0];
+            watch.open = true;
             for ((channel, unit), above) in watch.channels.iter_mut().zip(thresholds).zip(above) {
                 channel.unit = unit;
                 channel.bar = channel.level + self.hold * unit;
                 channel.highest = above;
+                channel.tallest = above.max(0.0);
             }
         }
         for (channel, above) in watch.channels.iter_mut().zip(above) {
@@ -222,20 +237,20 @@ impl Decision {
         }
         watch.records = (watch.records + 1.0).min(1.0 / FOLLOW);
         if !watch.is_open() {
-            self.follow(watch, above, thresholds[0]);
-            return Judged { flagged: false, ratio: above[0] / thresholds[0] };
+            self.follow(watch, above, thresholds);
+            return Judged { flagged: false, ratio };
         }
-        watch.height = watch.height.max(above[0]);
-        let judged = Judged { flagged: true, ratio: above[0] / watch.channels[0].unit };
-        let step = creep * watch.height;
-        for channel in &mut watch.channels {
+        let judged = Judged { flagged: true, ratio };
+        for (channel, above) in watch.channels.iter_mut().zip(above) {
+            channel.tallest = channel.tallest.max(above);
+            let step = creep * channel.tallest;
             channel.bar += step;
             if channel.value > channel.level {
                 channel.level += step;
             }
         }
         if watch.channels.iter().all(|c| c.value < c.bar) {
-            watch.height = -1.0;
+            watch.open = false;
             for channel in &mut watch.channels {
                 // What was far above all the rest must not leave a level that nothing reaches.
                 channel.level = channel.level.min(channel.value);
@@ -245,15 +260,14 @@ impl Decision {
         judged
     }
 
-    /// Of a statistic above the level of the series to the threshold above it.
-    pub fn ratio(&self, watch: &Watch, statistic: f64) -> f64 {
-        let [quick, _] = &watch.channels;
+    /// Of the newest record alone, above its level, to the threshold above that.
+    pub fn alone(&self, watch: &Watch, newest: f64) -> f64 {
+        let Channel { level, unit, .. } = watch.channels[ALONE];
         let k = reach(self.allowed.max(watch.recent.admitted(RECENT_BLOCKS)));
-        let unit = if watch.is_open() { quick.unit } else { self.thresholds(watch, k)[0] };
-        (statistic - quick.level) / unit
+        (newest - level) / if watch.is_open() { unit } else { self.thresholds(watch, k)[ALONE] }
     }
 
-    fn thresholds(&self, watch: &Watch, k: f64) -> [f64; 2] {
+    fn thresholds(&self, watch: &Watch, k: f64) -> [f64; CHANNELS] {
         std::array::from_fn(|i| {
             let Channel { peak, spread, .. } = watch.channels[i];
             let unsettled = (1.0 - watch.records / BLOCK as f64).max(0.0) * self.laws[i].start;
@@ -262,11 +276,11 @@ impl Decision {
     }
 
     /// A calm record.
-    fn follow(&self, watch: &mut Watch, above: [f64; 2], threshold: f64) {
+    fn follow(&self, watch: &mut Watch, above: [f64; CHANNELS], thresholds: [f64; CHANNELS]) {
         let rate = FOLLOW.max(1.0 / (watch.records + PRIOR_RECORDS));
-        let [quick, slow] = &mut watch.channels;
-        quick.level += rate * above[0].min(threshold);
-        slow.level += rate * above[1];
+        for ((channel, above), threshold) in watch.channels.iter_mut().zip(above).zip(thresholds) {
+            channel.level += rate * above.min(threshold);
+        }
         watch.in_block += 1.0;
         if watch.in_block >= BLOCK as f64 {
             self.end_block(watch);
@@ -275,7 +289,7 @@ impl Decision {
 
     /// An incident counts as one more block.
     fn end_block(&self, watch: &mut Watch) {
-        let Channel { highest, peak, spread, .. } = watch.channels[0];
+        let Channel { highest, peak, spread, .. } = watch.channels[QUICK];
         watch.recent.see(RECENT_BLOCKS, |_, rarity| highest >= peak + reach(rarity) * spread);
         watch.blocks = (watch.blocks + 1.0).min(MEMORY);
         for (channel, law) in watch.channels.iter_mut().zip(&self.laws) {
@@ -292,12 +306,12 @@ impl Decision {
 /// Of a series whose records have no order: only `recent` counts.
 impl Default for Watch {
     fn default() -> Self {
-        Self::start(&[Law { level: 0.0, peak: 0.0, spread: 1.0, floor: 1.0, start: 0.0 }; 2])
+        Self::start(&[Law { level: 0.0, peak: 0.0, spread: 1.0, floor: 1.0, start: 0.0 }; CHANNELS])
     }
 }
 
 impl Watch {
-    pub const NUMBERS: usize = 2 * 7 + 4 + Recent::NUMBERS;
+    pub const NUMBERS: usize = 8 * CHANNELS + 4 + Recent::NUMBERS;
 
     pub fn start(laws: &Laws) -> Self {
         let channel = |law: Law| Channel {
@@ -313,21 +327,21 @@ impl Watch {
             records: 0.0,
             blocks: PRIOR_BLOCKS,
             in_block: 0.0,
-            height: -1.0,
+            open: false,
             recent: Recent::default(),
         }
     }
 
     pub fn is_open(&self) -> bool {
-        self.height >= 0.0
+        self.open
     }
 
     pub fn numbers(&self) -> [f64; Self::NUMBERS] {
         let mut all = self
             .channels
             .iter()
-            .flat_map(|c| [c.value, c.level, c.peak, c.spread, c.highest, c.unit, c.bar])
-            .chain([self.records, self.blocks, self.in_block, self.height])
+            .flat_map(|c| [c.value, c.level, c.peak, c.spread, c.highest, c.unit, c.bar, c.tallest])
+            .chain([self.records, self.blocks, self.in_block, f64::from(u8::from(self.open))])
             .chain(self.recent.numbers());
         std::array::from_fn(|_| all.next().unwrap_or_default())
     }
@@ -339,7 +353,7 @@ impl Watch {
         }
         let mut numbers = numbers.iter().copied();
         let mut next = || numbers.next().unwrap_or_default();
-        let channels: [Channel; 2] = std::array::from_fn(|_| Channel {
+        let channels: [Channel; CHANNELS] = std::array::from_fn(|_| Channel {
             value: next(),
             level: next(),
             peak: next(),
@@ -347,13 +361,14 @@ impl Watch {
             highest: next(),
             unit: next(),
             bar: next(),
+            tallest: next(),
         });
         let watch = Self {
             channels,
             records: next(),
             blocks: next(),
             in_block: next(),
-            height: next(),
+            open: next() > 0.0,
             recent: Recent::from_numbers(std::array::from_fn(|_| next())),
         };
         let divisible = !watch.is_open() || watch.channels.iter().all(|c| c.unit > 0.0);
@@ -376,8 +391,13 @@ mod tests {
             .collect()
     }
 
+    /// Blocks in which the window and the newest record say the same.
+    fn both(statistics: &[f64], length: usize) -> Vec<Vec<[f64; 2]>> {
+        statistics.chunks(length).map(|block| block.iter().map(|s| [*s; 2]).collect()).collect()
+    }
+
     fn laws() -> Laws {
-        learn(&calm(1, 4_000).chunks(100).map(<[f64]>::to_vec).collect::<Vec<_>>())
+        learn(&both(&calm(1, 4_000), 100))
     }
 
     fn decision(alarms: &str) -> Decision {
@@ -387,7 +407,7 @@ mod tests {
     /// Runs of flagged records, start and end.
     fn incidents(decision: &Decision, statistics: &[f64]) -> Vec<(usize, usize)> {
         let mut watch = Watch::start(&decision.laws);
-        let flags: Vec<bool> = statistics.iter().map(|s| decision.see(&mut watch, *s, CREEP).flagged).collect();
+        let flags: Vec<bool> = statistics.iter().map(|s| decision.see(&mut watch, [*s; 2], CREEP).flagged).collect();
         let mut runs = Vec::new();
         for (i, _) in flags.iter().enumerate().filter(|(_, f)| **f) {
             match runs.last_mut() {
@@ -473,9 +493,9 @@ mod tests {
 
     #[test]
     fn few_records_give_the_law_that_many_give() {
-        let [many, _] = laws();
+        let [many, ..] = laws();
         for seed in 20..30 {
-            let [few, _] = learn(&calm(seed, 60).chunks(15).map(<[f64]>::to_vec).collect::<Vec<_>>());
+            let [few, ..] = learn(&both(&calm(seed, 60), 15));
             let (a, b) = (many.peak + 3.0 * many.spread, few.peak + 3.0 * few.spread);
             assert!((0.4..2.5).contains(&(b / a)), "threshold {b} from few, {a} from many");
         }
@@ -483,11 +503,16 @@ mod tests {
 
     #[test]
     fn statistics_of_any_kind_give_finite_numbers() {
-        for blocks in [vec![vec![0.0; 3]], vec![vec![0.0; 200]; 3], vec![vec![1e9; 30]], vec![vec![], vec![1.0]]] {
+        for blocks in [
+            vec![vec![[0.0; 2]; 3]],
+            vec![vec![[0.0; 2]; 200]; 3],
+            vec![vec![[1e9; 2]; 30]],
+            vec![vec![], vec![[1.0; 2]]],
+        ] {
             let decision = Decision::new(learn(&blocks), &AlarmBudget::default(), 0.0);
             let mut watch = Watch::start(&decision.laws);
             for i in 0..2_000 {
-                let judged = decision.see(&mut watch, if i % 7 == 0 { 2_000.0 } else { 0.0 }, CREEP);
+                let judged = decision.see(&mut watch, [if i % 7 == 0 { 2_000.0 } else { 0.0 }; 2], CREEP);
                 assert!(judged.ratio.is_finite(), "{judged:?}");
             }
             let numbers = watch.numbers();
@@ -502,8 +527,8 @@ mod tests {
         let mut watch = Watch::start(&decision.laws);
         for (i, statistic) in statistics.iter().enumerate() {
             let mut again = Watch::from_numbers(&watch.numbers()).unwrap();
-            let judged = decision.see(&mut watch, *statistic, CREEP);
-            assert_eq!(decision.see(&mut again, *statistic, CREEP), judged, "record {i}");
+            let judged = decision.see(&mut watch, [*statistic; 2], CREEP);
+            assert_eq!(decision.see(&mut again, [*statistic; 2], CREEP), judged, "record {i}");
             assert_eq!(again, watch);
         }
     }

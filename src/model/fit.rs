@@ -226,10 +226,10 @@ impl Held {
         whitened.rows().into_iter().zip(gaps).map(|(row, gaps)| square(row) / present(gaps)).collect()
     }
 
-    /// The statistic that decides, block by block.
-    fn statistics(&self, member: &Member) -> Vec<Vec<f64>> {
+    /// The statistics that decide, of the window and of its newest record alone, block by block.
+    fn statistics(&self, member: &Member) -> Vec<Vec<[f64; 2]>> {
         let mut parts = vec![0.0; self.features];
-        let mut blocks: Vec<Vec<f64>> = Vec::new();
+        let mut blocks: Vec<Vec<[f64; 2]>> = Vec::new();
         let mut before = None;
         for (residual, block) in self.residuals.rows().into_iter().zip(&self.blocks) {
             if before != Some(block) {
@@ -237,8 +237,8 @@ impl Held {
                 before = Some(block);
             }
             let residual = residual.to_vec();
-            let (statistic, _) = member.statistic(&residual, &residual, &mut parts);
-            blocks.last_mut().into_iter().for_each(|block| block.push(statistic));
+            let (window, newest) = member.statistic(&residual, &residual, &mut parts);
+            blocks.last_mut().into_iter().for_each(|block| block.push([window, newest]));
         }
         blocks
     }

@@ -421,8 +421,9 @@ impl Model {
                     *blame += decision::WEIGHTS[0] as f32 * (*part - *blame);
                     *part = *blame;
                 }
-                let decision::Judged { flagged, ratio } = decision.see(&mut memory.watch, statistic.window, creep);
-                let alone = decision.ratio(&memory.watch, statistic.newest).clamp(0.0, ratio.max(0.0));
+                let decision::Judged { flagged, ratio } =
+                    decision.see(&mut memory.watch, [statistic.window, statistic.newest], creep);
+                let alone = decision.alone(&memory.watch, statistic.newest).clamp(0.0, ratio.max(0.0));
                 Judged { flagged, ratio, alone, rank }
             }
             Judge::Unordered { threshold, levels } => {

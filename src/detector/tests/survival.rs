@@ -178,9 +178,9 @@ fn the_encoding_of_state_does_not_change_by_accident() {
     let mut bytes = Vec::new();
     state.encode(&model, &mut bytes);
     // Window of two records, blame, and of the network that ranks: averages, followed mean and slow average of four inputs.
-    let (floats, numbers) = (4 + 2 + 2 + 2 * 4, 2 + 26);
+    let (floats, numbers) = (4 + 2 + 2 + 2 * 4, 2 + 36);
     assert_eq!(model.memory_sizes(), (floats, numbers));
-    assert_eq!(bytes[..13], [5, 2, 0, 0, 0, 16, 0, 0, 0, 28, 0, 0, 0], "version, features, sizes");
+    assert_eq!(bytes[..13], [5, 2, 0, 0, 0, 16, 0, 0, 0, 38, 0, 0, 0], "version, features, sizes");
     assert_eq!(bytes[13..37], [2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
     let at: Vec<f32> = bytes[37..][..4 * floats].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let missing: Vec<usize> = (0..floats).filter(|&i| at[i].is_nan()).collect();
@@ -231,8 +231,8 @@ fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
     assert_eq!(not_finite(blame, &f32::NAN.to_le_bytes()), "number of a record or a residual");
     assert_eq!(not_finite(37, &f32::INFINITY.to_le_bytes()), "number of a record or a residual");
     // An incident that is open is divided by its threshold, which is 0 before there is one.
-    let height = level + 8 * (2 + 2 * 7 + 3);
-    assert_eq!(not_finite(height, &1.0f64.to_le_bytes()), "number of the decision");
+    let open = level + 8 * (2 + 3 * 8 + 3);
+    assert_eq!(not_finite(open, &1.0f64.to_le_bytes()), "number of the decision");
     for cut in 0..good.len() {
         SeriesState::decode(&good[..cut], &model).unwrap_err();
     }

@@ -116,7 +116,7 @@ fn forged_contents_of_ordered_models_are_refused_with_a_reason() {
         (|h, _| h["members"][1]["weight"] = 0.5.into(), "member.1.residual.whitening"),
         (|h, _| h["members"][0]["weight"] = 0.0.into(), "weights of the networks"),
         (|_, t| tensor(t, "member.0.slow.whitening").shape = vec![100], "expected F32 [10, 10]"),
-        (|_, t| *tensor(t, "decision.laws") = Tensor::wide(&[1.0; 7]), "expected F64 [10]"),
+        (|_, t| *tensor(t, "decision.laws") = Tensor::wide(&[1.0; 7]), "expected F64 [15]"),
         (|_, t| tensor(t, "decision.laws").bytes[16..24].fill(0), "decision.laws spread = 0"),
         (|_, t| tensor(t, "decision.laws").bytes[40..48].copy_from_slice(&(-1f64).to_le_bytes()), "level = -1"),
     ];
