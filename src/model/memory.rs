@@ -102,7 +102,7 @@ impl Memory {
         &mut self.levels
     }
 
-    /// All of it: to be stored, and to be given back to [`super::Model::recall`].
+    /// All of it: to be stored, and to be given back when it is recalled.
     pub fn floats(&self) -> &[f32] {
         &self.floats
     }
