@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
 use crate::incident::IncidentSettings;
-use crate::model::{Model, ModelSettings, TrainingSource};
+use crate::model::{Model, ModelSettings, Profile, TrainingSource};
 use crate::record::{Decoder, History, InputSettings, Offset, PartitionId, Position, RawRecord};
 use libfuzzer_sys::fuzz_target;
 
@@ -52,7 +52,8 @@ impl Bench {
         let training = ModelSettings { steps: 20, ..ModelSettings::default() };
         let table = history.finish().expect("enough records");
         let model =
-            Model::fit(&table, &training, source, &mut |_, _| ControlFlow::Continue(())).expect("enough records");
+            Model::fit(&table, &training, Profile::Balanced, source, &mut |_, _| ControlFlow::Continue(()))
+                .expect("enough records");
         let decoder = Decoder::new(&settings, model.schema()).expect("the model's features");
         let values = vec![0.0; model.schema().len()];
         let (alarms, series, incidents) =

@@ -42,8 +42,8 @@ pub struct Args {
     #[command(flatten)]
     alarms: AlarmArgs,
     /// Records after which a shift that stays is what is normal
-    #[arg(long, value_name = "SPAN", default_value = "400 records")]
-    adopt_after: Span,
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+    adopt_after: u64,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -69,8 +69,12 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let training = records.table.with_values(args.train_rows);
     let source = TrainingSource::File { name: file_name(&args.csv.file), rows: training.rows() };
     let model = Arc::new(learn(&training, &args.model, source)?);
-    let settings =
-        DetectorSettings { alarms: args.alarms.alarms, adopt_after: args.adopt_after, ..DetectorSettings::default() };
+    let settings = DetectorSettings {
+        alarms: args.alarms.alarms,
+        // In records, as the times of rows are not read.
+        adopt_after: Span::Records(args.adopt_after),
+        ..DetectorSettings::default()
+    };
     // All of them are in memory already.
     let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
     let mut detector = Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default());
@@ -191,7 +195,7 @@ mod tests {
             missing: vec![],
         };
         let (alarms, model) = (AlarmArgs::default(), ModelArgs::default());
-        let adopt_after = Span::Records(400);
+        let adopt_after = 400;
         let (incidents, report) = (Some(folder.path().join("i.csv")), Some(folder.path().join("r.html")));
         let label = label.map(str::to_owned);
         let args = Args { csv, train_rows, label, out: out.clone(), incidents, report, alarms, adopt_after, model };
@@ -231,7 +235,7 @@ mod tests {
             incidents: Some(place("incidents.csv")),
             report: Some(place("report.html")),
             alarms: AlarmArgs::default(),
-            adopt_after: Span::Records(400),
+            adopt_after: 400,
             model: ModelArgs::default(),
         };
         let mut said = Vec::new();
@@ -269,7 +273,7 @@ mod tests {
             let csv = CsvArgs { file: file.clone(), ..CsvArgs::default() };
             let train_rows = if empty.is_empty() { 300 } else { 360 };
             let (alarms, model) = (AlarmArgs::default(), ModelArgs::default());
-            let (mut said, adopt_after) = (Vec::new(), Span::Records(400));
+            let (mut said, adopt_after) = (Vec::new(), 400);
             let (label, incidents, report) = (None, None, None);
             let args = Args { csv, train_rows, label, out: out.clone(), incidents, report, alarms, adopt_after, model };
             run(&args, &mut said).unwrap();

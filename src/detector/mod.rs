@@ -427,9 +427,15 @@ impl Batch {
         self.values.clear();
         for member in &mut self.members {
             member.inputs.clear();
+            member.residuals.clear();
+            member.slow.clear();
+            member.distances.clear();
         }
         self.whole.clear();
         self.gaps.clear();
+        self.statistics.clear();
+        self.judged.clear();
+        self.parts.clear();
     }
 
     /// Residuals of all records that are not warming.

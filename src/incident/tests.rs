@@ -155,7 +155,7 @@ fn an_event_on_the_wire_keeps_to_the_schema_and_speaks_plainly() {
     let parts: Vec<f32> = (0..12).map(|i| if i == 3 { 60.0 } else { 1.0 }).collect();
     let mut tracker = Tracker::default();
     let mut events: Vec<(Value, String)> = Vec::new();
-    for (i, score) in [1.2, 2.6, 0.1].into_iter().enumerate() {
+    for (i, score) in [1.2, 3.6, 0.1].into_iter().enumerate() {
         let (offset, time) = (Offset(40 + i as i64), EventTime(1_795_489_200_000 + 1_000 * i as i64));
         let seen = Seen { offset, time, score, flagged: score >= 1.0, parts: &parts };
         tracker.see(&settings("1 of 1", "1 record"), &seen, &mut |change, incident| {
@@ -180,7 +180,7 @@ fn an_event_on_the_wire_keeps_to_the_schema_and_speaks_plainly() {
     );
     assert_eq!(
         events[2].1,
-        "pump-3: anomalous from 2026-11-24T03:00:00.000Z to 2026-11-24T03:00:01.000Z, 2 records, peak score 2.60, mostly f3 (85 %)"
+        "pump-3: anomalous from 2026-11-24T03:00:00.000Z to 2026-11-24T03:00:01.000Z, 2 records, peak score 3.60, mostly f3 (85 %)"
     );
     assert!(events[0].1.starts_with("pump-3: anomalous since 2026-11-24T03:00:00.000Z, 1 record, peak score 1.20"));
 }

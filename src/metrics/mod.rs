@@ -294,7 +294,13 @@ impl Metrics {
                     &["fingerprint"],
                 ),
             )?,
-            alarm_budget: add(&r, Gauge::new("residua_alarm_budget_ratio", "False alarms accepted per record."))?,
+            alarm_budget: add(
+                &r,
+                Gauge::new(
+                    "residua_alarm_budget_ratio",
+                    "False incidents accepted per record; false records where they have no order.",
+                ),
+            )?,
             books: Mutex::new(()),
             registry: r,
         };

@@ -270,8 +270,9 @@ impl Reader<'_> {
         if !members.iter().any(|member| member.weight > 0.0) {
             return Err(value("weights of the networks", 0, "one that is more than 0"));
         }
-        if members.last().is_some_and(|member| member.view.context) {
-            return Err(value("context of the last network", true, "false"));
+        // It tells what was expected of a record.
+        if members.last().is_some_and(|member| member.view.context || member.view.clip != 0.0) {
+            return Err(value("view of the last network", "other than records", "records as they are"));
         }
         let (schema, settings) = (header.schema.into_owned(), header.settings.into_owned());
         let settings = (settings, header.profile);

@@ -9,7 +9,7 @@
 use super::AlarmBudget;
 
 /// Records of a block.
-const BLOCK: u64 = 50;
+pub const BLOCK: usize = 50;
 /// A budget of more incidents than this in a block counts as this: peaks of blocks know of no more.
 const ALLOWED_MAX: f64 = 0.5;
 /// Blocks that are remembered.
@@ -21,7 +21,7 @@ const CLIP: f64 = 4.0;
 /// Rate at which a level is followed, and the records that the level learned in training counts for.
 const FOLLOW: f64 = 0.003;
 const PRIOR_RECORDS: f64 = 10.0;
-/// The same while a law is learned, where each block begins without a level.
+/// The same while a law is learned, where each stretch begins without a level.
 const LEARNING_RECORDS: f64 = 30.0;
 /// Ways of smoothing a statistic. Of the window: one that opens incidents, and a slower one that only holds them. Of the newest record
 /// alone: not smoothed, it opens too, or a single strange record would be watered down.
@@ -97,16 +97,25 @@ struct Channel {
     tallest: f64,
 }
 
+/// How badly a record is rebuilt: mean standardised absolute residual.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Statistic {
+    /// Over all records of the window.
+    pub window: f64,
+    /// Of the newest one alone.
+    pub newest: f64,
+}
+
 /// Judgement on one record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judged {
     pub flagged: bool,
-    /// Of the value above the level to the threshold above the level.
-    pub ratio: f64,
+    /// Of the newest record alone, above its level, to the threshold above that; not negative.
+    pub alone: f64,
 }
 
-/// Levels of rarity that are watched: .2, .1, .05, ... expected exceedances.
-const RARITIES: usize = 8;
+/// Levels of rarity that are watched: probabilities, or expected numbers, of ordinary cases that reach them.
+pub const RARITIES: [f64; 8] = [0.2, 0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003_125, 0.001_562_5];
 /// Share of false ones among the alarms that is accepted where alarms are frequent.
 const FALSE_SHARE: f64 = 0.2;
 
@@ -114,38 +123,32 @@ const FALSE_SHARE: f64 = 0.2;
 ///
 /// Where a level that ordinary records reach with probability p is reached in a share s of all cases, at most p / s of those
 /// are false. So such a level may alarm too as long as p is at most a fifth of s: the false discovery rate of Benjamini &
-/// Hochberg (1995), over what was seen lately instead of over a fixed family. One case is put down to chance: it says nothing about how often such come.
+/// Hochberg (1995), over what was seen lately instead of over a fixed family. One case is put down to chance: it says
+/// nothing about how often such come.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Recent {
-    shares: [f64; RARITIES],
+    shares: [f64; RARITIES.len()],
 }
 
 impl Recent {
-    pub const NUMBERS: usize = RARITIES;
-
-    /// Probability, or expected number, of each level.
-    pub fn rarities() -> [f64; RARITIES] {
-        std::array::from_fn(|i| FALSE_SHARE * 0.5f64.powi(i as i32))
-    }
-
     /// The most frequent level that may alarm; 0 if none. `weight` of the newest case.
     pub fn admitted(&self, weight: f64) -> f64 {
-        let mut levels = Self::rarities().into_iter().zip(&self.shares);
+        let mut levels = RARITIES.into_iter().zip(&self.shares);
         levels.find(|(rarity, share)| *rarity <= FALSE_SHARE * (*share - weight)).map_or(0.0, |(rarity, _)| rarity)
     }
 
     /// Takes in which levels were reached; `weight` of the newest case.
     pub fn see(&mut self, weight: f64, reached: impl Fn(usize, f64) -> bool) {
-        for (i, (share, rarity)) in self.shares.iter_mut().zip(Self::rarities()).enumerate() {
+        for (i, (share, rarity)) in self.shares.iter_mut().zip(RARITIES).enumerate() {
             *share += weight * (f64::from(u8::from(reached(i, rarity))) - *share);
         }
     }
 
-    pub fn numbers(&self) -> [f64; RARITIES] {
+    pub fn numbers(&self) -> [f64; RARITIES.len()] {
         self.shares
     }
 
-    pub fn from_numbers(shares: [f64; RARITIES]) -> Self {
+    pub fn from_numbers(shares: [f64; RARITIES.len()]) -> Self {
         Self { shares }
     }
 }
@@ -158,20 +161,28 @@ fn reach(expected: f64) -> f64 {
     (-expected.max(f64::MIN_POSITIVE).ln() - GUMBEL_MEAN) / GUMBEL_DEVIATION
 }
 
-/// The laws of the statistics (of the window, of the newest record) over held-out blocks of consecutive records; not all of them empty.
-pub fn learn(blocks: &[Vec<[f64; 2]>]) -> Laws {
-    let of = |which: usize| blocks.iter().map(|b| b.iter().map(|s| s[which]).collect()).collect::<Vec<Vec<f64>>>();
-    let (window, newest) = (of(0), of(1));
-    std::array::from_fn(|i| law(if i == ALONE { &newest } else { &window }, WEIGHTS[i]))
+impl Statistic {
+    /// What a channel smooths.
+    fn of(&self, channel: usize) -> f64 {
+        if channel == ALONE { self.newest } else { self.window }
+    }
 }
 
-fn law(blocks: &[Vec<f64>], weight: f64) -> Law {
+/// The laws over stretches of held-out records of one series each; not all of them empty.
+pub fn learn(stretches: &[Vec<Statistic>]) -> Laws {
+    std::array::from_fn(|i| {
+        let of_channel = |stretch: &Vec<Statistic>| stretch.iter().map(|s| s.of(i)).collect();
+        law(&stretches.iter().map(of_channel).collect::<Vec<Vec<f64>>>(), WEIGHTS[i])
+    })
+}
+
+fn law(stretches: &[Vec<f64>], weight: f64) -> Law {
     let (mut above, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
-    for block in blocks.iter().filter(|block| !block.is_empty()) {
-        let mut level = median(block[..block.len().div_ceil(4)].to_vec());
+    for stretch in stretches.iter().filter(|stretch| !stretch.is_empty()) {
+        let mut level = median(stretch[..stretch.len().div_ceil(4)].to_vec());
         let mut value = level;
         starts.push(level);
-        for (i, statistic) in block.iter().enumerate() {
+        for (i, statistic) in stretch.iter().enumerate() {
             value += weight * (statistic - value);
             let u = value - level;
             level += FOLLOW.max(1.0 / (i as f64 + LEARNING_RECORDS)) * u;
@@ -183,7 +194,7 @@ fn law(blocks: &[Vec<f64>], weight: f64) -> Law {
     let deviation = mean(values.iter().map(|v| (v - level).abs()));
     // Where records are few, shorter blocks give more peaks, of a lower mean: of n times as many records a Gumbel law's peak lies
     // ln n scales higher.
-    let length = (above.len() / LEARNING_BLOCKS).clamp(LEARNING_BLOCK_MIN, BLOCK as usize).min(above.len().max(1));
+    let length = (above.len() / LEARNING_BLOCKS).clamp(LEARNING_BLOCK_MIN, BLOCK).min(above.len().max(1));
     let highest = |part: &[f64]| part.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let peaks: Vec<f64> = above.chunks_exact(length).map(highest).collect();
     let peak = mean(peaks.iter().copied());
@@ -211,21 +222,18 @@ impl Decision {
         Self { laws, allowed: (SHARE * budget.rate() * BLOCK as f64).min(ALLOWED_MAX), hold }
     }
 
-    /// Takes the statistics of the next record in, of its window and alone (finite). `creep`: part of an incident's height by which its bar rises.
-    pub fn see(&self, watch: &mut Watch, [window, newest]: [f64; 2], creep: f64) -> Judged {
+    /// Takes the statistic of the next record in (finite). `creep`: part of an incident's height by which its bar rises.
+    pub fn see(&self, watch: &mut Watch, statistic: Statistic, creep: f64) -> Judged {
         for (i, (channel, weight)) in watch.channels.iter_mut().zip(WEIGHTS).enumerate() {
-            channel.value += weight * (if i == ALONE { newest } else { window } - channel.value);
+            channel.value += weight * (statistic.of(i) - channel.value);
         }
-        let k = reach(self.allowed.max(watch.recent.admitted(RECENT_BLOCKS)));
-        let thresholds = self.thresholds(watch, k);
         let above = watch.channels.map(|c| c.value - c.level);
-        let units: [f64; CHANNELS] =
-            if watch.is_open() { std::array::from_fn(|i| watch.channels[i].unit) } else { thresholds };
-        let ratio = (above[QUICK] / units[QUICK]).max(above[ALONE] / units[ALONE]);
-        let opens = !watch.is_open() && ratio > 1.0;
+        let units = if watch.is_open() { watch.channels.map(|c| c.unit) } else { self.thresholds(watch) };
+        let alone = (above[ALONE] / units[ALONE]).max(0.0);
+        let opens = !watch.is_open() && (alone > 1.0 || above[QUICK] > units[QUICK]);
         if opens {
             watch.open = true;
-            for ((channel, unit), above) in watch.channels.iter_mut().zip(thresholds).zip(above) {
+            for ((channel, unit), above) in watch.channels.iter_mut().zip(units).zip(above) {
                 channel.unit = unit;
                 channel.bar = channel.level + self.hold * unit;
                 channel.highest = above;
@@ -237,10 +245,9 @@ impl Decision {
         }
         watch.records = (watch.records + 1.0).min(1.0 / FOLLOW);
         if !watch.is_open() {
-            self.follow(watch, above, thresholds);
-            return Judged { flagged: false, ratio };
+            self.follow(watch, above, units);
+            return Judged { flagged: false, alone };
         }
-        let judged = Judged { flagged: true, ratio };
         for (channel, above) in watch.channels.iter_mut().zip(above) {
             channel.tallest = channel.tallest.max(above);
             let step = creep * channel.tallest;
@@ -257,17 +264,12 @@ impl Decision {
             }
             self.end_block(watch);
         }
-        judged
+        Judged { flagged: true, alone }
     }
 
-    /// Of the newest record alone, above its level, to the threshold above that.
-    pub fn alone(&self, watch: &Watch, newest: f64) -> f64 {
-        let Channel { level, unit, .. } = watch.channels[ALONE];
+    /// Above the levels.
+    fn thresholds(&self, watch: &Watch) -> [f64; CHANNELS] {
         let k = reach(self.allowed.max(watch.recent.admitted(RECENT_BLOCKS)));
-        (newest - level) / if watch.is_open() { unit } else { self.thresholds(watch, k)[ALONE] }
-    }
-
-    fn thresholds(&self, watch: &Watch, k: f64) -> [f64; CHANNELS] {
         std::array::from_fn(|i| {
             let Channel { peak, spread, .. } = watch.channels[i];
             let unsettled = (1.0 - watch.records / BLOCK as f64).max(0.0) * self.laws[i].start;
@@ -311,7 +313,7 @@ impl Default for Watch {
 }
 
 impl Watch {
-    pub const NUMBERS: usize = 8 * CHANNELS + 4 + Recent::NUMBERS;
+    pub const NUMBERS: usize = 8 * CHANNELS + 4 + RARITIES.len();
 
     pub fn start(laws: &Laws) -> Self {
         let channel = |law: Law| Channel {
@@ -391,13 +393,17 @@ mod tests {
             .collect()
     }
 
-    /// Blocks in which the window and the newest record say the same.
-    fn both(statistics: &[f64], length: usize) -> Vec<Vec<[f64; 2]>> {
-        statistics.chunks(length).map(|block| block.iter().map(|s| [*s; 2]).collect()).collect()
+    /// The window and the newest record say the same.
+    fn both(statistic: f64) -> Statistic {
+        Statistic { window: statistic, newest: statistic }
+    }
+
+    fn stretches(statistics: &[f64], length: usize) -> Vec<Vec<Statistic>> {
+        statistics.chunks(length).map(|stretch| stretch.iter().map(|s| both(*s)).collect()).collect()
     }
 
     fn laws() -> Laws {
-        learn(&both(&calm(1, 4_000), 100))
+        learn(&stretches(&calm(1, 4_000), 100))
     }
 
     fn decision(alarms: &str) -> Decision {
@@ -407,7 +413,7 @@ mod tests {
     /// Runs of flagged records, start and end.
     fn incidents(decision: &Decision, statistics: &[f64]) -> Vec<(usize, usize)> {
         let mut watch = Watch::start(&decision.laws);
-        let flags: Vec<bool> = statistics.iter().map(|s| decision.see(&mut watch, [*s; 2], CREEP).flagged).collect();
+        let flags: Vec<bool> = statistics.iter().map(|s| decision.see(&mut watch, both(*s), CREEP).flagged).collect();
         let mut runs = Vec::new();
         for (i, _) in flags.iter().enumerate().filter(|(_, f)| **f) {
             match runs.last_mut() {
@@ -421,7 +427,7 @@ mod tests {
     #[test]
     fn the_budget_is_kept_on_calm_records() {
         // 200,000 records each: 20 and 200 false incidents are allowed. Of peaks that are no Gumbel law's exactly.
-        for (alarms, most) in [("1 per 10000 records", 40), ("10 per 10000 records", 300)] {
+        for (alarms, most) in [("1 per 10000 records", 30), ("10 per 10000 records", 250)] {
             let found: usize = (0..4).map(|seed| incidents(&decision(alarms), &calm(10 + seed, 50_000)).len()).sum();
             assert!((1..=most).contains(&found), "{alarms}: {found} incidents");
         }
@@ -495,7 +501,7 @@ mod tests {
     fn few_records_give_the_law_that_many_give() {
         let [many, ..] = laws();
         for seed in 20..30 {
-            let [few, ..] = learn(&both(&calm(seed, 60), 15));
+            let [few, ..] = learn(&stretches(&calm(seed, 60), 15));
             let (a, b) = (many.peak + 3.0 * many.spread, few.peak + 3.0 * few.spread);
             assert!((0.4..2.5).contains(&(b / a)), "threshold {b} from few, {a} from many");
         }
@@ -504,16 +510,16 @@ mod tests {
     #[test]
     fn statistics_of_any_kind_give_finite_numbers() {
         for blocks in [
-            vec![vec![[0.0; 2]; 3]],
-            vec![vec![[0.0; 2]; 200]; 3],
-            vec![vec![[1e9; 2]; 30]],
-            vec![vec![], vec![[1.0; 2]]],
+            vec![vec![both(0.0); 3]],
+            vec![vec![both(0.0); 200]; 3],
+            vec![vec![both(1e9); 30]],
+            vec![vec![], vec![both(1.0)]],
         ] {
             let decision = Decision::new(learn(&blocks), &AlarmBudget::default(), 0.0);
             let mut watch = Watch::start(&decision.laws);
             for i in 0..2_000 {
-                let judged = decision.see(&mut watch, [if i % 7 == 0 { 2_000.0 } else { 0.0 }; 2], CREEP);
-                assert!(judged.ratio.is_finite(), "{judged:?}");
+                let judged = decision.see(&mut watch, both(if i % 7 == 0 { 2_000.0 } else { 0.0 }), CREEP);
+                assert!(judged.alone.is_finite(), "{judged:?}");
             }
             let numbers = watch.numbers();
             assert_eq!(Watch::from_numbers(&numbers), Some(watch));
@@ -527,8 +533,8 @@ mod tests {
         let mut watch = Watch::start(&decision.laws);
         for (i, statistic) in statistics.iter().enumerate() {
             let mut again = Watch::from_numbers(&watch.numbers()).unwrap();
-            let judged = decision.see(&mut watch, [*statistic; 2], CREEP);
-            assert_eq!(decision.see(&mut again, [*statistic; 2], CREEP), judged, "record {i}");
+            let judged = decision.see(&mut watch, both(*statistic), CREEP);
+            assert_eq!(decision.see(&mut again, both(*statistic), CREEP), judged, "record {i}");
             assert_eq!(again, watch);
         }
     }

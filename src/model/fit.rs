@@ -14,7 +14,9 @@ use super::settings::{INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX};
 use super::tail::Tail;
 use super::tile::{TILE, Tile};
 use super::view::Inputs;
-use super::{ARTIFACT_BYTES_MAX, ArtifactError, Deciding, Model, RowCounts, TrainingSource, decision, train};
+use super::{
+    ARTIFACT_BYTES_MAX, ArtifactError, Deciding, Model, RowCounts, Statistic, TrainingSource, decision, train,
+};
 use crate::record::Table;
 
 /// Least width of the hidden layers, if that is automatic.
@@ -156,8 +158,9 @@ fn decide(member: &Member, held: &Held, ordered: bool) -> Deciding {
 struct Held {
     /// Windows x inputs, NaN where missing.
     residuals: Array2<f32>,
-    /// Which held-out block each window ends in.
+    /// Which held-out block, and which series, each window ends in.
     blocks: Vec<usize>,
+    series: Vec<usize>,
     features: usize,
     /// Cross-fitted.
     distances: Vec<f64>,
@@ -179,8 +182,8 @@ impl Held {
             out.assign(&tile.residuals());
             tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
         }
-        let blocks = split.held_out.iter().map(|held| held.block).collect();
-        Self { residuals, blocks, features: seen.rows.features, distances: Vec::new() }
+        let (blocks, series) = split.held_out.iter().map(|held| (held.block, held.series)).unzip();
+        Self { residuals, blocks, series, features: seen.rows.features, distances: Vec::new() }
     }
 
     /// Slow averages as in service, one after the other over all blocks; NaN where a residual is missing.
@@ -226,21 +229,26 @@ impl Held {
         whitened.rows().into_iter().zip(gaps).map(|(row, gaps)| square(row) / present(gaps)).collect()
     }
 
-    /// The statistics that decide, of the window and of its newest record alone, block by block.
-    fn statistics(&self, member: &Member) -> Vec<Vec<[f64; 2]>> {
+    /// The statistic that decides, in stretches of one series each. A stretch has a level of its own to begin with; where blocks are short,
+    /// several are one, or what a series does over longer than a block would be taken for a change of its level.
+    fn statistics(&self, member: &Member) -> Vec<Vec<Statistic>> {
         let mut parts = vec![0.0; self.features];
-        let mut blocks: Vec<Vec<[f64; 2]>> = Vec::new();
+        let mut stretches: Vec<Vec<Statistic>> = Vec::new();
         let mut before = None;
-        for (residual, block) in self.residuals.rows().into_iter().zip(&self.blocks) {
-            if before != Some(block) {
-                blocks.push(Vec::new());
-                before = Some(block);
-            }
+        for ((residual, block), series) in self.residuals.rows().into_iter().zip(&self.blocks).zip(&self.series) {
             let residual = residual.to_vec();
-            let (window, newest) = member.statistic(&residual, &residual, &mut parts);
-            blocks.last_mut().into_iter().for_each(|block| block.push([window, newest]));
+            let statistic = member.statistic(&residual, &residual, &mut parts);
+            match (stretches.last_mut(), before) {
+                (Some(stretch), Some((of, from)))
+                    if of == series && (from == block || stretch.len() < decision::BLOCK) =>
+                {
+                    stretch.push(statistic);
+                }
+                _ => stretches.push(vec![statistic]),
+            }
+            before = Some((series, block));
         }
-        blocks
+        stretches
     }
 }
 

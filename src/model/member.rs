@@ -1,5 +1,6 @@
 //! One network of a model, and what its residuals look like on records that it was not trained on.
 
+use super::decision::Statistic;
 use super::network::Network;
 use super::residual::Residuals;
 use super::view::View;
@@ -79,7 +80,7 @@ impl Member {
     /// Mean of the standardised absolute residuals over what is present (NaN in `input`: missing), of all records of the input, and
     /// of the newest alone. `parts` (one per feature) get the squares that each has above an ordinary record's: what is
     /// rebuilt worst shows, not what is rebuilt a little worse together.
-    pub fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> (f64, f64) {
+    pub fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> Statistic {
         let features = parts.len();
         let newest = (self.view.window - 1) * features;
         parts.fill(0.0);
@@ -97,7 +98,7 @@ impl Member {
             counts[earlier] += 1;
         }
         let mean = |sum: f64, count: usize| sum / count.max(1) as f64;
-        (mean(sums[0] + sums[1], counts[0] + counts[1]), mean(sums[0], counts[0]))
+        Statistic { window: mean(sums[0] + sums[1], counts[0] + counts[1]), newest: mean(sums[0], counts[0]) }
     }
 
     /// Takes the followed mean off a residual (which becomes 0 where the input is missing), and follows it; `average` is the slow average

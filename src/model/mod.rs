@@ -38,7 +38,8 @@ pub use settings::{Activation, Auto, ModelSettings, SettingError};
 pub(crate) use tile::{TILE, Tile};
 
 use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
-use decision::{Decision, Laws, Recent};
+pub(crate) use decision::Statistic;
+use decision::{Decision, Laws, RARITIES};
 use member::{Member, Slow};
 use memory::Places;
 use scaler::Scaler;
@@ -111,7 +112,7 @@ pub(crate) enum Judge {
         /// Level that a share as large as the budget of the normal records exceeds.
         threshold: f64,
         /// And as large as each of the rarities that are watched.
-        levels: [f64; Recent::NUMBERS],
+        levels: [f64; RARITIES.len()],
     },
 }
 
@@ -119,20 +120,10 @@ pub(crate) enum Judge {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Judged {
     pub flagged: bool,
-    /// Of the statistic to the threshold.
-    pub ratio: f64,
-    /// The same of the newest record alone.
+    /// The error of the newest record alone, in thresholds.
     pub alone: f64,
     /// How strange: to be compared with that of other records.
     pub rank: f64,
-}
-
-/// What is known of one record when its turn comes: its statistic in the deciding network, and that of the newest record of the window
-/// alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Statistic {
-    pub window: f64,
-    pub newest: f64,
 }
 
 impl Model {
@@ -246,7 +237,7 @@ impl Model {
             Deciding::Laws(laws) => Judge::Ordered(Decision::new(*laws, budget, hold)),
             Deciding::Tail(tail) => Judge::Unordered {
                 threshold: tail.level(budget.rate()),
-                levels: Recent::rarities().map(|rarity| tail.level(rarity)),
+                levels: RARITIES.map(|rarity| tail.level(rarity)),
             },
         }
     }
@@ -339,9 +330,7 @@ impl Model {
 
     /// The statistic that decides, from the residual of the last network. `parts`: one per feature.
     pub(crate) fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> Statistic {
-        let Some(member) = self.members.last() else { return Statistic::default() };
-        let (window, newest) = member.statistic(residual, input, parts);
-        Statistic { window, newest }
+        self.members.last().map(|member| member.statistic(residual, input, parts)).unwrap_or_default()
     }
 
     /// `parts`: the absolute residual of each feature, in standard deviations.
@@ -421,19 +410,16 @@ impl Model {
                     *blame += decision::WEIGHTS[0] as f32 * (*part - *blame);
                     *part = *blame;
                 }
-                let decision::Judged { flagged, ratio } =
-                    decision.see(&mut memory.watch, [statistic.window, statistic.newest], creep);
-                let alone = decision.alone(&memory.watch, statistic.newest).clamp(0.0, ratio.max(0.0));
-                Judged { flagged, ratio, alone, rank }
+                let decision::Judged { flagged, alone } = decision.see(&mut memory.watch, statistic, creep);
+                Judged { flagged, alone, rank }
             }
             Judge::Unordered { threshold, levels } => {
                 let recent = &mut memory.watch.recent;
                 recent.see(RECENT_RECORDS, |i, _| rank >= levels[i]);
                 let admitted = recent.admitted(RECENT_RECORDS);
-                let lowest =
-                    Recent::rarities().iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
-                let ratio = rank / threshold.min(lowest);
-                Judged { flagged: ratio >= 1.0, ratio, alone: ratio, rank }
+                let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
+                let alone = rank / threshold.min(lowest);
+                Judged { flagged: alone >= 1.0, alone, rank }
             }
         }
     }

@@ -36,6 +36,8 @@ pub struct HeldOut {
     pub row: usize,
     /// Counts the held-out blocks.
     pub block: usize,
+    /// Counts the series.
+    pub series: usize,
 }
 
 impl SeriesRows {
@@ -102,7 +104,7 @@ impl SeriesRows {
     pub fn split(&self, width: usize) -> Split {
         let mut split = Split { training: Vec::new(), held_out: Vec::new() };
         let mut block = 0;
-        for range in &self.series {
+        for (series, range) in self.series.iter().enumerate() {
             let shortest = if width > 1 { 2 * width } else { 1 };
             let length = (range.len() / BLOCKS).max(shortest).min(range.len() / EVERY).max(1);
             let mut training_run = 0;
@@ -113,7 +115,7 @@ impl SeriesRows {
                 if training_run >= width {
                     split.training.push(row);
                 } else if held_out && i + 1 >= width {
-                    split.held_out.push(HeldOut { row, block: at / EVERY });
+                    split.held_out.push(HeldOut { row, block: at / EVERY, series });
                 }
             }
             block += range.len().div_ceil(length);

@@ -42,11 +42,11 @@ pub struct Sensor<'a> {
 /// How far beyond the threshold a score is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Below 1.5.
+    /// Below 2: no stranger by itself than one ordinary record in a hundred, and yet the series is anomalous.
     Warning,
-    /// From 1.5 to below 2.5.
+    /// From 2 to below 3.
     Severe,
-    /// From 2.5.
+    /// From 3: its level is twice that of such a record, its distance about squared.
     Critical,
 }
 
@@ -56,8 +56,8 @@ impl Severity {
 
     pub fn of_score(score: f64) -> Severity {
         match score {
-            s if s >= 2.5 => Severity::Critical,
-            s if s >= 1.5 => Severity::Severe,
+            s if s >= 3.0 => Severity::Critical,
+            s if s >= 2.0 => Severity::Severe,
             _ => Severity::Warning,
         }
     }
@@ -183,18 +183,18 @@ mod tests {
             imputed: false,
         };
         let sensors = [
-            sensor("motor.current", 39.6, 56.32014592383126, 0.6101015099296196),
-            sensor("bearing.vibration", 1.343, 1.277601664268947, 0.22497241873215124),
+            sensor("motor.current", 39.6, 56.01526446641287, 0.7835966297979133),
+            sensor("valve.position", 65.7, 62.45676033405863, 0.0453142068808098),
         ];
         let alert = Alert {
             topic: "plant",
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 1.6560482774041378,
-            record_score: 1.6560482774041378,
+            score: 2.106376397109769,
+            record_score: 2.6094600885272743,
             incident: Some(Offset(5723)),
-            model: "97e38965b728640b",
+            model: "a54fda0888cccaff",
             sensors: &sensors,
             other_share: 0.0,
         };
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn severity_grows_with_the_score() {
-        let names = [1.0, 1.4999, 1.5, 2.4999, 2.5, 1e9].map(|score| Alert { score, ..alert() }.severity().name());
+        let names = [1.0, 1.9999, 2.0, 2.9999, 3.0, 1e9].map(|score| Alert { score, ..alert() }.severity().name());
         assert_eq!(names, ["warning", "warning", "severe", "severe", "critical", "critical"]);
         assert_eq!(Severity::NAMES, [Severity::Warning, Severity::Severe, Severity::Critical].map(Severity::name));
     }
