@@ -81,6 +81,39 @@ fn a_file_is_learned_inspected_and_backtested() {
     }
 }
 
+#[test]
+fn the_quality_over_datasets_is_the_mean_of_backtests() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ["--series", "machine", "--ignore", "note"];
+    let mut manifest = "dataset,series,rows,train_rows\n".to_owned();
+    let mut figures = Vec::new();
+    for (dataset, rows) in [("first", 3_000), ("second", 2_200)] {
+        std::fs::create_dir(dir.path().join(dataset)).unwrap();
+        let csv = dir.path().join(dataset).join("plant.csv.gz");
+        std::fs::write(&csv, plant(rows)).unwrap();
+        writeln!(manifest, "{dataset},plant,{rows},{}", rows - 1_000).unwrap();
+        let (train_rows, out) = ((rows - 1_000).to_string(), dir.path().join("scores.csv"));
+        let backtest = ["backtest", path(&csv), "--train-rows", &train_rows, "--label", "label", "--out", path(&out)];
+        let shown = said(&run(&[&backtest[..], &options].concat()));
+        let line = shown.lines().find(|l| l.starts_with("average precision")).unwrap_or_else(|| panic!("{shown}"));
+        figures.push(line.split_whitespace().last().unwrap().parse::<f64>().unwrap());
+    }
+    std::fs::write(dir.path().join("MANIFEST.csv"), manifest).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/dev/quality");
+    let mut command = Command::new(script);
+    command.arg(dir.path()).args(options).env("RESIDUA", env!("CARGO_BIN_EXE_residua"));
+    let output = command.output().expect("run the script");
+    let shown = said(&output);
+    assert!(output.status.success(), "{shown}");
+    let of = |name: &str| -> f64 {
+        let line = shown.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {shown}"));
+        line.split_whitespace().nth(2).unwrap().parse().unwrap()
+    };
+    for (name, expect) in [("first", figures[0]), ("second", figures[1]), ("mean", (figures[0] + figures[1]) / 2.0)] {
+        assert!((of(name) - expect).abs() < 6e-4, "{name}: expected {expect} in {shown}");
+    }
+}
+
 /// What a score says must not depend on what comes later.
 #[test]
 fn a_backtest_does_not_look_ahead() {

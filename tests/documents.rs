@@ -64,7 +64,7 @@ fn every_key_that_a_document_names_is_known() {
 /// Name, type and labels (but `le`) of every metric of residua.
 fn exported() -> BTreeSet<(String, String, String)> {
     let metrics = Metrics::new("0", &["x"], &["y"]).unwrap();
-    metrics.model("0", 1.0);
+    metrics.model("0", 1.0, true);
     metrics.consumed("0", 1);
     metrics.lag("0", 1);
     metrics.rebalanced("0", 1);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::csv::{CsvArgs, CsvRecords, file_name, read};
 use super::incidents::{self, Found};
 use super::learn::{AlarmArgs, ModelArgs, learn};
-use super::quality::{Quality, quality};
+use super::quality::{Alarms, Quality, quality};
 use super::report::{Chart, Subject};
 use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
 use crate::incident::{IncidentSettings, Span};
@@ -90,6 +90,15 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     writeln!(out, "model {} learned from {} rows", model.fingerprint(), training.rows())?;
     writeln!(out, "{flagged} of {} later rows flagged, incidents: {}", judged.len(), incidents.len())?;
     let quality = args.label.as_ref().map(|_| agreement(&records.labels[args.train_rows..], judged));
+    let (count, rows) = match (&quality, model.ordered()) {
+        (Some(quality), true) => (quality.incidents.false_ones, quality.normal),
+        (Some(quality), false) => (quality.false_flags, quality.normal),
+        (None, true) => (incidents.len(), judged.len()),
+        (None, false) => (flagged, judged.len()),
+    };
+    let (accepted, labelled) = (args.alarms.alarms, quality.is_some());
+    let alarms = Alarms { accepted, incidents: model.ordered(), labelled, count, rows };
+    writeln!(out, "{alarms}")?;
     if let Some(quality) = &quality {
         let anomalies = records.labels[args.train_rows..].iter().filter(|l| **l).count();
         writeln!(out, "labelled anomalies  {anomalies}")?;
@@ -102,7 +111,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
             file: &file_name(&args.csv.file),
             model: model.fingerprint(),
             train_rows: training.rows(),
-            budget: args.alarms.alarms.to_string(),
+            alarms,
             sensors: &names,
             quality: quality.as_ref(),
             incidents: &incidents,

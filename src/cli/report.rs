@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use super::incidents::Found;
-use super::quality::Quality;
+use super::quality::{Alarms, Quality};
 
 /// Points of the score's line, and columns of the heat map: rows beyond that share one, which shows their largest value.
 const POINTS: usize = 1_200;
@@ -32,7 +32,7 @@ pub struct Subject<'a> {
     pub file: &'a str,
     pub model: &'a str,
     pub train_rows: usize,
-    pub budget: String,
+    pub alarms: Alarms,
     pub sensors: &'a [String],
     /// Where there are labels.
     pub quality: Option<&'a Quality>,
@@ -94,10 +94,10 @@ impl Chart {
         let rows = self.rows.len();
         write!(
             page,
-            "{} of {rows} later rows flagged, incidents: {}; accepted: {}.",
+            "{} of {rows} later rows flagged, incidents: {}; {}.",
             self.flags,
             subject.incidents.len(),
-            escape(&subject.budget)
+            escape(&subject.alarms.to_string())
         )?;
         page += "<h2>Score</h2><p>Of each row; 1 is the threshold. <span class=flagged>Flagged</span>";
         page += if subject.quality.is_some() { ", <span class=labelled>labelled as anomalous</span>." } else { "." };
@@ -245,6 +245,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::AlarmBudget;
 
     #[test]
     fn spans_are_of_neighbours_and_bins_keep_the_largest() {
@@ -280,7 +281,7 @@ mod tests {
             file: "\"x\".csv",
             model: "00",
             train_rows: 1,
-            budget: "1 per 10 records".to_owned(),
+            alarms: Alarms { accepted: AlarmBudget::default(), incidents: true, labelled: false, count: 1, rows: 3 },
             sensors: &sensors,
             quality: None,
             incidents: &[incident],

@@ -3,6 +3,8 @@
 //! The books balance at every scrape: `consumed = scored + warming + dead-lettered + rewound + in flight`. Workers write
 //! them once per batch under a lock that a scrape takes too.
 
+mod alarm_rate;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::Collector;
@@ -11,6 +13,8 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+
+pub use alarm_rate::AlarmRate;
 
 use crate::incident::Change;
 
@@ -151,6 +155,9 @@ pub struct Metrics {
     warmup_ratio: Gauge,
     model_info: GaugeVec,
     alarm_budget: Gauge,
+    alarm_rate: Gauge,
+    /// None until a model is in force.
+    alarms: Mutex<Option<AlarmRate>>,
 }
 
 /// Registers a metric; a name is used once, which the test of this module proves by making a `Metrics`.
@@ -301,6 +308,14 @@ impl Metrics {
                     "False incidents accepted per record; false records where they have no order.",
                 ),
             )?,
+            alarm_rate: add(
+                &r,
+                Gauge::new(
+                    "residua_alarm_rate_ratio",
+                    "Incidents opened per record of late, true ones among them; records flagged where they have no order.",
+                ),
+            )?,
+            alarms: Mutex::new(None),
             books: Mutex::new(()),
             registry: r,
         };
@@ -346,6 +361,15 @@ impl Metrics {
         }
         for (change, count) in &outcomes.incidents {
             self.incidents.with_label_values(&[*change]).inc_by(*count);
+        }
+        if let Some(alarms) = &mut *self.alarms() {
+            let opened = |(change, _): &&(&str, u64)| *change == Change::Opened.name();
+            let count = match alarms.incidents {
+                true => outcomes.incidents.iter().filter(opened).map(|(_, n)| n).sum(),
+                false => outcomes.anomalies.iter().map(|(_, n)| n).sum(),
+            };
+            alarms.see(outcomes.scored, count);
+            self.alarm_rate.set(alarms.rate());
         }
         self.in_flight.with_label_values(&[worker]).sub(n as i64);
     }
@@ -415,11 +439,24 @@ impl Metrics {
         self.warmup_ratio.set(ratio);
     }
 
-    /// The model in force from here on.
-    pub fn model(&self, fingerprint: &str, budget: f64) {
+    /// The model in force from here on, and the false alarms per record that are accepted of it: incidents, or flagged records.
+    pub fn model(&self, fingerprint: &str, budget: f64, incidents: bool) {
         self.model_info.reset();
         self.model_info.with_label_values(&[fingerprint]).set(1.0);
         self.alarm_budget.set(budget);
+        let mut alarms = self.alarms();
+        if alarms.is_none_or(|alarms| (alarms.budget, alarms.incidents) != (budget, incidents)) {
+            *alarms = Some(AlarmRate::new(budget, incidents));
+        }
+    }
+
+    fn alarms(&self) -> MutexGuard<'_, Option<AlarmRate>> {
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often there are alarms; None until a model is in force.
+    pub fn alarm_rate(&self) -> Option<AlarmRate> {
+        *self.alarms()
     }
 
     /// Totals so far: consumed, scored, warming, dead-lettered.
@@ -497,7 +534,7 @@ mod tests {
     #[test]
     fn names_follow_prometheus_conventions() {
         let m = Metrics::new("0", &["not_json"], &["warning"]).unwrap();
-        m.model("0123456789abcdef", 1e-4);
+        m.model("0123456789abcdef", 1e-4, true);
         let families = m.registry.gather();
         assert!(families.len() > 15);
         for f in families.iter().filter(|f| f.name().starts_with("residua_")) {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// False alarms an operator accepts, as "1 per 10000 records": the share of the normal records that may be flagged.
+/// False alarms an operator accepts, as "1 per 10000 records": incidents, or flagged records where they have no order in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AlarmBudget {

@@ -164,7 +164,8 @@ fn reach(expected: f64) -> f64 {
 impl Statistic {
     /// What a channel smooths.
     fn of(&self, channel: usize) -> f64 {
-        if channel == ALONE { self.newest } else { self.window }
+        // Of single records it often has a heavy tail. The tail of its logarithm is exponential then, and peaks of that are a Gumbel law's.
+        if channel == ALONE { self.newest.ln_1p() } else { self.window }
     }
 }
 

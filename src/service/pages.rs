@@ -36,6 +36,7 @@ struct Page<'a> {
     model: Option<ModelPage>,
     workers: Vec<WorkerPage>,
     records: Records,
+    alarms: Option<AlarmsPage>,
     config: &'a Value,
 }
 
@@ -59,6 +60,16 @@ struct Records {
     scored: u64,
     warming: u64,
     dead_lettered: u64,
+}
+
+/// False alarms that are accepted, and alarms that there were, true ones among them.
+#[derive(Serialize)]
+struct AlarmsPage {
+    /// What an alarm is: an incident, or where records have no order a flagged record.
+    of: &'static str,
+    accepted_per_record: f64,
+    realised_per_record: f64,
+    over_records: u64,
 }
 
 impl Status {
@@ -146,6 +157,12 @@ impl Pages for Status {
                 })
                 .collect(),
             records: Records { consumed, scored, warming, dead_lettered },
+            alarms: self.metrics.alarm_rate().map(|alarms| AlarmsPage {
+                of: if alarms.incidents { "incidents" } else { "records" },
+                accepted_per_record: alarms.budget,
+                realised_per_record: alarms.rate(),
+                over_records: alarms.records(),
+            }),
             config: &self.config,
         };
         // Plain data: numbers, strings and a JSON value.
