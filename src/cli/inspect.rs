@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::learn::AlarmArgs;
 use crate::model::TrainingSource;
 use crate::service::load;
 
@@ -13,8 +12,6 @@ use crate::service::load;
 pub struct Args {
     /// Model file (.safetensors)
     model: PathBuf,
-    #[command(flatten)]
-    alarms: AlarmArgs,
 }
 
 /// # Errors
@@ -31,9 +28,9 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         rows.all, rows.training, rows.held_out
     )?;
     writeln!(out, "profile      {}, {} multiply-adds for a record", model.profile(), model.multiply_adds())?;
-    for (sizes, ranks) in model.layer_sizes().iter().zip(model.roles()) {
+    for (sizes, role) in model.layer_sizes().iter().zip(model.roles()) {
         let widths: Vec<String> = sizes.iter().map(usize::to_string).collect();
-        writeln!(out, "network      {}, {:?}: {ranks}", widths.join("-"), settings.activation)?;
+        writeln!(out, "network      {}, {:?}: {role}", widths.join("-"), settings.activation)?;
     }
     writeln!(out, "window       {} (records that a series needs)", model.window())?;
     writeln!(
@@ -85,7 +82,7 @@ mod tests {
         let path = folder.path().join("m.safetensors");
         std::fs::write(&path, model.to_bytes().unwrap()).unwrap();
         let mut said = Vec::new();
-        run(&Args { model: path, alarms: AlarmArgs::default() }, &mut said).unwrap();
+        run(&Args { model: path }, &mut said).unwrap();
         let said = String::from_utf8(said).unwrap();
         for expect in [
             model.checksum(),

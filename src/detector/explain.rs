@@ -37,12 +37,7 @@ impl Detector {
         tile.push(input);
         model.reconstruct(last, tile);
         let values = &batch.values[index * features..][..features];
-        let parts = &mut batch.parts[index * features..][..features];
-        if parts.iter().all(|&part| part <= 0.0) {
-            // Nothing was above the ordinary, and yet the budget flags it.
-            let residuals = tile.residuals().row(0).to_vec();
-            model.shares(&residuals, input, parts);
-        }
+        let parts = &batch.parts[index * features..][..features];
         let total: f64 = parts.iter().copied().map(f64::from).sum();
         let newest = inputs - features;
         let mut sensors: Vec<Sensor<'_>> = Vec::with_capacity(features);

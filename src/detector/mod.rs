@@ -270,7 +270,7 @@ impl Detector {
             let distances = batch.members.iter().map(|member| member.distances[index]);
             let judged = model.decide(judge, &mut state.memory, batch.statistics[index], distances, parts, creep);
             batch.judged[index] = judged;
-            let (score, flagged) = (score(&judged), judged.flagged);
+            let Judged { score, flagged, .. } = judged;
             state.incident.see(incidents, &Seen { offset, time, score, flagged, parts }, &mut tell);
             let incident = state.incident.open().map(|i| i.start);
             self.verdicts.push(Verdict::Scored { score, flagged, incident });
@@ -409,12 +409,6 @@ impl Detector {
     }
 }
 
-/// 1 and more if the record is flagged, less if it is not; among either the stranger the larger.
-fn score(judged: &Judged) -> f64 {
-    let Judged { flagged, rank, .. } = *judged;
-    if flagged { 1.0 + rank } else { rank / (1.0 + rank) }
-}
-
 impl Batch {
     fn of(model: &Model) -> Self {
         let members = (0..model.members()).map(|_| MemberBatch::default()).collect();
@@ -444,7 +438,7 @@ impl Batch {
             let inputs = model.inputs(at);
             let MemberBatch { inputs: x, residuals, slow, distances } = member;
             residuals.resize(x.len(), 0.0);
-            slow.resize(x.len(), 0.0);
+            slow.resize(if model.is_followed(at) { x.len() } else { 0 }, 0.0);
             distances.resize(self.series.len(), [0.0; 2]);
             for part in self.whole.chunks(TILE).chain(self.gaps.chunks(TILE)) {
                 tile.clear();
@@ -457,12 +451,16 @@ impl Batch {
         }
     }
 
-    /// In order: the statistic that decides, and the residuals less what each series' has been followed to.
+    /// In order: the statistic that decides, and the residuals less what each series' has been followed to. Where records have no order,
+    /// they are judged by their distance alone.
     fn follow(&mut self, model: &Model, partitions: &mut BTreeMap<PartitionId, SeriesTable>) {
         let features = model.schema().len();
         self.statistics.resize(self.series.len(), Statistic::default());
         self.judged.resize(self.series.len(), Judged::default());
         self.parts.resize(self.values.len(), 0.0);
+        if !model.ordered() {
+            return;
+        }
         let last = self.members.len() - 1;
         for (i, place) in self.series.iter().enumerate() {
             let Some(table) = partitions.get_mut(&place.partition) else { continue };
@@ -480,7 +478,9 @@ impl Batch {
                     let parts = &mut self.parts[i * features..][..features];
                     self.statistics[i] = model.statistic(residual, input, parts);
                 }
-                model.follow(at, memory, residual, input, &mut member.slow[range]);
+                if model.is_followed(at) {
+                    model.follow(at, memory, residual, input, &mut member.slow[range]);
+                }
             }
         }
     }
@@ -493,10 +493,9 @@ impl Batch {
             let inputs = model.inputs(at);
             let MemberBatch { inputs: x, residuals, slow, distances } = member;
             for part in self.whole.chunks(TILE).chain(self.gaps.chunks(TILE)) {
-                for (which, of) in [&*residuals, &*slow].into_iter().enumerate() {
-                    if which == 1 && !model.ordered() {
-                        continue;
-                    }
+                for (which, of) in
+                    [&*residuals, &*slow].into_iter().enumerate().take(1 + usize::from(model.is_followed(at)))
+                {
                     tile.clear();
                     for &i in part {
                         let range = i * inputs..(i + 1) * inputs;

@@ -8,7 +8,7 @@ use crate::model::{Edition, Memory, MemoryError, Model};
 use crate::record::{EventTime, Offset};
 
 /// Of the encoding. Another one is not read: the series begins anew.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// Version, sizes and numbers.
 const HEAD: usize = 1 + 3 * 4 + 3 * 8;
@@ -25,8 +25,8 @@ pub enum StateError {
     Version { found: u8 },
     #[error("read state: expected {expected} bytes or more, found {found}")]
     Length { expected: usize, found: usize },
-    #[error("read state: expected a finite {what}")]
-    NotFinite { what: &'static str },
+    #[error("read state: a {what} is not finite, or beyond what it can be")]
+    OutOfRange { what: &'static str },
     #[error("read state: expected an incident, or none")]
     Incident,
     #[error("read state: it is of model {found}, expected {expected}")]
@@ -144,7 +144,7 @@ impl SeriesState {
                 MemoryError::Length { floats, numbers } => {
                     StateError::Length { expected: state_bytes((floats, numbers)), found: bytes.len() }
                 }
-                MemoryError::NotFinite(what) => StateError::NotFinite { what },
+                MemoryError::OutOfRange(what) => StateError::OutOfRange { what },
             })?;
         let mut head = head.iter();
         let mut next = || i64::from_le_bytes(head.next().copied().unwrap_or_default());

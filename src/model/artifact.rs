@@ -330,7 +330,7 @@ impl Reader<'_> {
         Ok((Residuals { mean: mean.into(), scale: scale.into(), whitening }, Term { median, top }))
     }
 
-    /// Of the one or the other way of smoothing.
+    /// Of one of the channels.
     fn law(&self, which: usize) -> Result<Law, ArtifactError> {
         let numbers = self.wide("decision.laws", 15)?;
         let [level, peak, spread, floor, start] = numbers.as_chunks::<5>().0[which];

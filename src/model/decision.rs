@@ -10,7 +10,8 @@ use super::AlarmBudget;
 
 /// Records of a block.
 pub const BLOCK: usize = 50;
-/// A budget of more incidents than this in a block counts as this: peaks of blocks know of no more.
+/// More than so many expected of a channel in a block count as so many, as peaks of blocks know of no more: a budget above one incident
+/// per block counts as that.
 const ALLOWED_MAX: f64 = 0.5;
 /// Blocks that are remembered.
 const MEMORY: f64 = 100.0;
@@ -37,6 +38,9 @@ const LEARNING_BLOCK_MIN: usize = 5;
 const LEARNING_BLOCKS: usize = 10;
 /// The spread of the peaks is at least this part of the spread of the statistic.
 const SPREAD_FLOOR: f64 = 0.1;
+/// No spread is less, and no number of a watch is larger: what says otherwise was not stored by residua.
+const SPREAD_MIN: f64 = 1e-12;
+const NUMBER_MAX: f64 = 1e12;
 /// Of the standard Gumbel law: Euler's constant is its mean, and its mean absolute deviation.
 const GUMBEL_MEAN: f64 = 0.577_215_664_9;
 const GUMBEL_DEVIATION: f64 = 0.982_8;
@@ -95,6 +99,8 @@ struct Channel {
     bar: f64,
     /// Highest value above the level since then.
     tallest: f64,
+    /// The level when it opened.
+    ground: f64,
 }
 
 /// How badly a record is rebuilt: mean standardised absolute residual.
@@ -104,6 +110,9 @@ pub struct Statistic {
     pub window: f64,
     /// Of the newest one alone.
     pub newest: f64,
+    /// Shares of the values that are not missing, 0 to 1.
+    pub window_present: f64,
+    pub newest_present: f64,
 }
 
 /// Judgement on one record.
@@ -162,29 +171,32 @@ fn reach(expected: f64) -> f64 {
 }
 
 impl Statistic {
-    /// What a channel smooths.
-    fn of(&self, channel: usize) -> f64 {
-        // Of single records it often has a heavy tail. The tail of its logarithm is exponential then, and peaks of that are a Gumbel law's.
-        if channel == ALONE { self.newest.ln_1p() } else { self.window }
+    /// What a channel smooths. Values that are missing count as usual ones.
+    fn of(&self, channel: usize, level: f64) -> f64 {
+        let (value, present) = if channel == ALONE {
+            // Of single records it often has a heavy tail. That of its logarithm is exponential then, and its peaks follow a Gumbel law.
+            (self.newest.ln_1p(), self.newest_present)
+        } else {
+            (self.window, self.window_present)
+        };
+        level + present * (value - level)
     }
 }
 
 /// The laws over stretches of held-out records of one series each; not all of them empty.
 pub fn learn(stretches: &[Vec<Statistic>]) -> Laws {
-    std::array::from_fn(|i| {
-        let of_channel = |stretch: &Vec<Statistic>| stretch.iter().map(|s| s.of(i)).collect();
-        law(&stretches.iter().map(of_channel).collect::<Vec<Vec<f64>>>(), WEIGHTS[i])
-    })
+    std::array::from_fn(|i| law(stretches, i))
 }
 
-fn law(stretches: &[Vec<f64>], weight: f64) -> Law {
+fn law(stretches: &[Vec<Statistic>], channel: usize) -> Law {
     let (mut above, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     for stretch in stretches.iter().filter(|stretch| !stretch.is_empty()) {
-        let mut level = median(stretch[..stretch.len().div_ceil(4)].to_vec());
+        let beginning = &stretch[..stretch.len().div_ceil(4)];
+        let mut level = median(beginning.iter().map(|s| s.of(channel, 0.0)).collect());
         let mut value = level;
         starts.push(level);
         for (i, statistic) in stretch.iter().enumerate() {
-            value += weight * (statistic - value);
+            value += WEIGHTS[channel] * (statistic.of(channel, level) - value);
             let u = value - level;
             level += FOLLOW.max(1.0 / (i as f64 + LEARNING_RECORDS)) * u;
             above.push(u);
@@ -226,7 +238,7 @@ impl Decision {
     /// Takes the statistic of the next record in (finite). `creep`: part of an incident's height by which its bar rises.
     pub fn see(&self, watch: &mut Watch, statistic: Statistic, creep: f64) -> Judged {
         for (i, (channel, weight)) in watch.channels.iter_mut().zip(WEIGHTS).enumerate() {
-            channel.value += weight * (statistic.of(i) - channel.value);
+            channel.value += weight * (statistic.of(i, channel.level) - channel.value);
         }
         let above = watch.channels.map(|c| c.value - c.level);
         let units = if watch.is_open() { watch.channels.map(|c| c.unit) } else { self.thresholds(watch) };
@@ -239,6 +251,7 @@ impl Decision {
                 channel.bar = channel.level + self.hold * unit;
                 channel.highest = above;
                 channel.tallest = above.max(0.0);
+                channel.ground = channel.level;
             }
         }
         for (channel, above) in watch.channels.iter_mut().zip(above) {
@@ -260,8 +273,8 @@ impl Decision {
         if watch.channels.iter().all(|c| c.value < c.bar) {
             watch.open = false;
             for channel in &mut watch.channels {
-                // What was far above all the rest must not leave a level that nothing reaches.
-                channel.level = channel.level.min(channel.value);
+                // What was far above all the rest must not leave a level that nothing reaches; and one quiet record is no level.
+                channel.level = channel.level.min(channel.value.max(channel.ground));
             }
             self.end_block(watch);
         }
@@ -270,7 +283,7 @@ impl Decision {
 
     /// Above the levels.
     fn thresholds(&self, watch: &Watch) -> [f64; CHANNELS] {
-        let k = reach(self.allowed.max(watch.recent.admitted(RECENT_BLOCKS)));
+        let k = reach(self.allowed.max(SHARE * watch.recent.admitted(RECENT_BLOCKS)));
         std::array::from_fn(|i| {
             let Channel { peak, spread, .. } = watch.channels[i];
             let unsettled = (1.0 - watch.records / BLOCK as f64).max(0.0) * self.laws[i].start;
@@ -292,8 +305,10 @@ impl Decision {
 
     /// An incident counts as one more block.
     fn end_block(&self, watch: &mut Watch) {
-        let Channel { highest, peak, spread, .. } = watch.channels[QUICK];
-        watch.recent.see(RECENT_BLOCKS, |_, rarity| highest >= peak + reach(rarity) * spread);
+        let openers = [QUICK, ALONE].map(|i| watch.channels[i]);
+        watch.recent.see(RECENT_BLOCKS, |_, rarity| {
+            openers.iter().any(|c| c.highest >= c.peak + reach(SHARE * rarity) * c.spread)
+        });
         watch.blocks = (watch.blocks + 1.0).min(MEMORY);
         for (channel, law) in watch.channels.iter_mut().zip(&self.laws) {
             let limit = CLIP * channel.spread;
@@ -314,7 +329,7 @@ impl Default for Watch {
 }
 
 impl Watch {
-    pub const NUMBERS: usize = 8 * CHANNELS + 4 + RARITIES.len();
+    pub const NUMBERS: usize = 9 * CHANNELS + 4 + RARITIES.len();
 
     pub fn start(laws: &Laws) -> Self {
         let channel = |law: Law| Channel {
@@ -343,7 +358,7 @@ impl Watch {
         let mut all = self
             .channels
             .iter()
-            .flat_map(|c| [c.value, c.level, c.peak, c.spread, c.highest, c.unit, c.bar, c.tallest])
+            .flat_map(|c| [c.value, c.level, c.peak, c.spread, c.highest, c.unit, c.bar, c.tallest, c.ground])
             .chain([self.records, self.blocks, self.in_block, f64::from(u8::from(self.open))])
             .chain(self.recent.numbers());
         std::array::from_fn(|_| all.next().unwrap_or_default())
@@ -351,9 +366,6 @@ impl Watch {
 
     /// From what `numbers` gave; None if it cannot be that.
     pub fn from_numbers(numbers: &[f64; Self::NUMBERS]) -> Option<Self> {
-        if !numbers.iter().all(|n| n.is_finite()) {
-            return None;
-        }
         let mut numbers = numbers.iter().copied();
         let mut next = || numbers.next().unwrap_or_default();
         let channels: [Channel; CHANNELS] = std::array::from_fn(|_| Channel {
@@ -365,6 +377,7 @@ impl Watch {
             unit: next(),
             bar: next(),
             tallest: next(),
+            ground: next(),
         });
         let watch = Self {
             channels,
@@ -374,8 +387,18 @@ impl Watch {
             open: next() > 0.0,
             recent: Recent::from_numbers(std::array::from_fn(|_| next())),
         };
-        let divisible = !watch.is_open() || watch.channels.iter().all(|c| c.unit > 0.0);
-        (divisible && watch.blocks >= 1.0 && watch.records >= 0.0).then_some(watch)
+        let sound = |n: f64| n.abs() <= NUMBER_MAX;
+        let channels = watch.channels.iter().all(|c| {
+            [c.value, c.level, c.peak, c.unit, c.bar, c.tallest, c.ground].into_iter().all(sound)
+                && (sound(c.highest) || c.highest == f64::MIN)
+                && (SPREAD_MIN..=NUMBER_MAX).contains(&c.spread)
+                && (!watch.is_open() || c.unit >= SPREAD_MIN)
+        });
+        let counts = (0.0..=1.0 / FOLLOW).contains(&watch.records)
+            && (1.0..=MEMORY).contains(&watch.blocks)
+            && (0.0..BLOCK as f64).contains(&watch.in_block);
+        let shares = watch.recent.numbers().iter().all(|share| (0.0..=1.0).contains(share));
+        (channels && counts && shares).then_some(watch)
     }
 }
 
@@ -396,7 +419,7 @@ mod tests {
 
     /// The window and the newest record say the same.
     fn both(statistic: f64) -> Statistic {
-        Statistic { window: statistic, newest: statistic }
+        Statistic { window: statistic, newest: statistic, window_present: 1.0, newest_present: 1.0 }
     }
 
     fn stretches(statistics: &[f64], length: usize) -> Vec<Vec<Statistic>> {

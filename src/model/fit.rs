@@ -4,7 +4,7 @@ use ndarray::{Array2, Axis, s};
 use std::ops::ControlFlow;
 
 use super::bottleneck::Principal;
-use super::member::{Member, Slow, Term, slow_average};
+use super::member::{Member, Slow, Term};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
 use super::residual::{Residuals, SHRINK_MIN, SHRINK_MIN_SLOW};
@@ -64,7 +64,7 @@ pub fn fit(
     let counts = check_sizes(&rows, &parts, settings)?;
     let (steps, total) = (settings.steps as u64, (settings.steps * parts.len()) as u64);
     let mut members = Vec::with_capacity(parts.len());
-    let mut deciding = None;
+    let mut deciding = None; // the held-out records as the last network sees them
     for (done, part) in (0..).step_by(settings.steps).zip(&parts) {
         let mut progress = |step: u64, _: u64| progress(done + step, total);
         let (member, held) = learn(&rows, part, ordered, settings, &mut progress)?;
@@ -72,10 +72,11 @@ pub fn fit(
         if progress(steps, steps).is_break() {
             return Err(FitError::Stopped);
         }
-        deciding = Some(decide(&member, &held, ordered));
+        deciding = Some(held);
         members.push(member);
     }
-    let Some(deciding) = deciding else { unreachable!("every profile has a network") };
+    let (Some(member), Some(held)) = (members.last(), deciding) else { unreachable!("every profile has a network") };
+    let deciding = decide(member, &held, ordered);
     Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, scaler, members, deciding)
         .sealed()
         .map_err(FitError::Artifact)
@@ -98,7 +99,7 @@ fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> R
         }
         counts = RowCounts { training, held_out, ..counts };
         let hidden = hidden(part, inputs, settings);
-        let code = settings.bottleneck.fixed().unwrap_or(WIDTH_MAX.min(inputs).min(part.code_max));
+        let code = code(part, WIDTH_MAX.min(inputs), settings);
         let whitening = if inputs <= super::residual::WHITENED_MAX { inputs * inputs } else { 0 };
         bytes += 4 * (2 * inputs * hidden + 2 * hidden * code + 2 * whitening + 16 * inputs);
     }
@@ -106,7 +107,16 @@ fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> R
 }
 
 fn hidden(part: &Part, inputs: usize, settings: &ModelSettings) -> usize {
-    settings.hidden.fixed().unwrap_or(inputs.clamp(HIDDEN_MIN, part.hidden_max))
+    limited(settings.hidden.fixed(), part, part.hidden_max).unwrap_or(inputs.clamp(HIDDEN_MIN, part.hidden_max))
+}
+
+fn code(part: &Part, automatic: usize, settings: &ModelSettings) -> usize {
+    limited(settings.bottleneck.fixed(), part, part.code_max).unwrap_or(automatic.min(part.code_max))
+}
+
+/// What the user wants; a network that only decides stays small even so.
+fn limited(wanted: Option<usize>, part: &Part, most: usize) -> Option<usize> {
+    wanted.map(|width| if part.weight > 0.0 { width } else { width.min(most) })
 }
 
 /// Trains one network, and learns from held-out records what its residuals look like.
@@ -120,7 +130,7 @@ fn learn(
     let seen = Inputs::new(rows, part.view);
     let split = rows.split(part.view.window);
     let principal = Principal::of(&seen, &split.training)?;
-    let code = settings.bottleneck.fixed().unwrap_or(principal.components.min(WIDTH_MAX).min(part.code_max));
+    let code = code(part, principal.components.min(WIDTH_MAX), settings);
     let sizes = (hidden(part, seen.width(), settings), code);
     let seeded = ModelSettings { seed: settings.seed.wrapping_add(part.seed), ..settings.clone() };
     let network =
@@ -132,17 +142,16 @@ fn learn(
         held.distances = held.cross_fitted(&held.residuals, SHRINK_MIN)?;
     }
     let distance = if ranks { Term::fit(held.distances.clone()) } else { Term::NONE };
-    let slow = if ranks && ordered {
-        let averages = held.slow_averages();
-        let distance = Term::fit(held.cross_fitted(&averages, SHRINK_MIN_SLOW)?);
-        Some(Slow { residuals: Residuals::fit(averages.view(), SHRINK_MIN_SLOW)?, distance })
-    } else {
-        None
-    };
     if !ranks {
         residuals.whitening = None;
     }
-    Ok((Member { view: part.view, weight: part.weight, network, residuals, distance, slow }, held))
+    let mut member = Member { view: part.view, weight: part.weight, network, residuals, distance, slow: None };
+    if ranks && ordered {
+        let averages = held.slow_averages(&member);
+        let distance = Term::fit(held.cross_fitted(&averages, SHRINK_MIN_SLOW)?);
+        member.slow = Some(Slow { residuals: Residuals::fit(averages.view(), SHRINK_MIN_SLOW)?, distance });
+    }
+    Ok((member, held))
 }
 
 /// What the statistic that decides is like on held-out records.
@@ -186,15 +195,22 @@ impl Held {
         Self { residuals, blocks, series, features: seen.rows.features, distances: Vec::new() }
     }
 
-    /// Slow averages as in service, one after the other over all blocks; NaN where a residual is missing.
-    fn slow_averages(&self) -> Array2<f32> {
+    /// Slow averages as in service, over the held-out blocks of a series one after the other; NaN where a residual is missing.
+    fn slow_averages(&self, member: &Member) -> Array2<f32> {
         let mut averages = self.residuals.clone();
-        let mut now = vec![0.0; self.residuals.ncols()];
-        for mut row in averages.rows_mut() {
-            for (r, now) in row.iter_mut().zip(&mut now).filter(|(r, _)| !r.is_nan()) {
-                *now = slow_average(*now, *r);
-                *r = *now;
+        let inputs = self.residuals.ncols();
+        let (mut mean, mut average, mut residual) = (vec![0.0; inputs], vec![0.0; inputs], vec![0.0; inputs]);
+        let mut before = None;
+        for ((mut row, of), series) in averages.rows_mut().into_iter().zip(self.residuals.rows()).zip(&self.series) {
+            if before != Some(series) {
+                mean.fill(0.0);
+                average.fill(0.0);
+                before = Some(series);
             }
+            let input = of.to_vec();
+            residual.copy_from_slice(&input);
+            member.follow(&mut mean, &mut average, &mut residual, &input);
+            row.iter_mut().zip(&average).filter(|(r, _)| !r.is_nan()).for_each(|(r, average)| *r = *average);
         }
         averages
     }

@@ -17,6 +17,8 @@ const SLOW: f32 = 0.03;
 const SLOW_SHARE: f64 = 1.0 / 3.0;
 /// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
 const RATIO_MAX: f64 = 1e30;
+/// Part of an ordinary square that counts where nothing is above one.
+const ORDINARY_PART: f32 = 1e-4;
 /// Standardised residuals beyond about this many standard deviations count for their logarithm only: one sensor that reads
 /// nonsense must not be seen for hours.
 const FAR: f32 = 32.0;
@@ -79,7 +81,7 @@ impl Term {
 impl Member {
     /// Mean of the standardised absolute residuals over what is present (NaN in `input`: missing), of all records of the input, and
     /// of the newest alone. `parts` (one per feature) get the squares that each has above an ordinary record's: what is
-    /// rebuilt worst shows, not what is rebuilt a little worse together.
+    /// rebuilt worst shows, not what is rebuilt a little worse together; unless that is all there is.
     pub fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> Statistic {
         let features = parts.len();
         let newest = (self.view.window - 1) * features;
@@ -92,27 +94,34 @@ impl Member {
             }
             let z = ((r - mean) / scale).abs();
             let z = if z < 1e30 { FAR * (z / FAR).asinh() } else { FAR * (1e30f32 / FAR).asinh() };
-            parts[j % features] += (z * z - 1.0).max(0.0);
+            parts[j % features] += (z * z - 1.0).max(ORDINARY_PART * z * z);
             let earlier = usize::from(j < newest);
             sums[earlier] += f64::from(z);
             counts[earlier] += 1;
         }
         let mean = |sum: f64, count: usize| sum / count.max(1) as f64;
-        Statistic { window: mean(sums[0] + sums[1], counts[0] + counts[1]), newest: mean(sums[0], counts[0]) }
+        let present = counts[0] + counts[1];
+        Statistic {
+            window: mean(sums[0] + sums[1], present),
+            newest: mean(sums[0], counts[0]),
+            window_present: present as f64 / residual.len() as f64,
+            newest_present: counts[0] as f64 / features as f64,
+        }
     }
 
-    /// Takes the followed mean off a residual (which becomes 0 where the input is missing), and follows it; `average` is the slow average
-    /// of what is left.
+    /// Takes off a residual (which becomes 0 where the input is missing) what its mean has moved by since training, and follows that;
+    /// `average` is the slow average of what is left.
     pub fn follow(&self, mean: &mut [f32], average: &mut [f32], residual: &mut [f32], input: &[f32]) {
-        let state = mean.iter_mut().zip(average).zip(&self.residuals.scale);
-        for ((r, x), ((mean, average), scale)) in residual.iter_mut().zip(input).zip(state) {
+        let Residuals { mean: usual, scale, .. } = &self.residuals;
+        let state = mean.iter_mut().zip(average).zip(usual.iter().zip(scale));
+        for ((r, x), ((mean, average), (usual, scale))) in residual.iter_mut().zip(input).zip(state) {
             if x.is_nan() {
                 *r = 0.0;
                 continue;
             }
             *r -= *mean;
             // What overflowed on its way through the network is far, and no more than that.
-            let e = (*r / scale).clamp(-FOLLOW_CLIP, FOLLOW_CLIP);
+            let e = ((*r - usual) / scale).clamp(-FOLLOW_CLIP, FOLLOW_CLIP);
             *mean += FOLLOW * scale * if e.is_nan() { 0.0 } else { e };
             *average = slow_average(*average, *r);
         }
@@ -128,7 +137,7 @@ impl Member {
 }
 
 /// The slow average of a residual after `r`.
-pub fn slow_average(before: f32, r: f32) -> f32 {
+fn slow_average(before: f32, r: f32) -> f32 {
     const LARGEST: f32 = 1e6;
     let r = if r.is_nan() { 0.0 } else { r.clamp(-LARGEST, LARGEST) };
     before + SLOW * (r - before)

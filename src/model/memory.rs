@@ -6,6 +6,9 @@ use std::ops::Range;
 use super::decision::Watch;
 use super::member::Member;
 
+/// No level is higher.
+const LEVEL_MAX: f64 = 1e12;
+
 /// What is remembered of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
@@ -32,7 +35,7 @@ pub(super) struct Places {
 pub(super) struct MemberPlaces {
     /// Slow average of the records.
     pub average: Range<usize>,
-    /// Slowly followed mean of the residual.
+    /// By how much the mean of the residual has moved since training; slowly followed.
     pub mean: Range<usize>,
     /// Slow average of what the residual has above it.
     pub slow: Range<usize>,
@@ -67,7 +70,7 @@ pub enum MemoryError {
         floats: usize,
         numbers: usize,
     },
-    NotFinite(&'static str),
+    OutOfRange(&'static str),
 }
 
 impl Memory {
@@ -128,17 +131,20 @@ impl Memory {
             |at: usize| places.ring.contains(&at) || places.members.iter().any(|member| member.average.contains(&at));
         let finite = self.floats.iter().enumerate().all(|(at, v)| v.is_finite() || v.is_nan() && may_miss(at));
         if !finite {
-            return Err(MemoryError::NotFinite("number of a record or a residual"));
+            return Err(MemoryError::OutOfRange("number of a record or a residual"));
+        }
+        if self.floats_of(&places.blame).iter().any(|part| *part < 0.0) {
+            return Err(MemoryError::OutOfRange("part of a feature"));
         }
         let mut all = numbers;
         if !self.levels.iter_mut().all(|level| {
             *level = all.next().unwrap_or(f64::NAN);
-            level.is_finite()
+            (0.0..=LEVEL_MAX).contains(level)
         }) {
-            return Err(MemoryError::NotFinite("level"));
+            return Err(MemoryError::OutOfRange("level"));
         }
         let watch: [f64; Watch::NUMBERS] = std::array::from_fn(|_| all.next().unwrap_or(f64::NAN));
-        self.watch = Watch::from_numbers(&watch).ok_or(MemoryError::NotFinite("number of the decision"))?;
+        self.watch = Watch::from_numbers(&watch).ok_or(MemoryError::OutOfRange("number of the decision"))?;
         Ok(())
     }
 }

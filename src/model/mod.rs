@@ -120,10 +120,10 @@ pub(crate) enum Judge {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Judged {
     pub flagged: bool,
+    /// 1 and more if the record is flagged, less if it is not; among either the stranger the larger. Not negative.
+    pub score: f64,
     /// The error of the newest record alone, in thresholds.
     pub alone: f64,
-    /// How strange: to be compared with that of other records.
-    pub rank: f64,
 }
 
 impl Model {
@@ -314,6 +314,11 @@ impl Model {
         tile.reconstruct(&self.members[member].network);
     }
 
+    /// Whether network `member` has a slow average of its residuals.
+    pub(crate) fn is_followed(&self, member: usize) -> bool {
+        self.members[member].slow.is_some()
+    }
+
     /// Whether network `member` takes part in the rank.
     pub(crate) fn ranks(&self, member: usize) -> bool {
         self.members[member].weight > 0.0
@@ -333,19 +338,7 @@ impl Model {
         self.members.last().map(|member| member.statistic(residual, input, parts)).unwrap_or_default()
     }
 
-    /// `parts`: the absolute residual of each feature, in standard deviations.
-    pub(crate) fn shares(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) {
-        parts.fill(0.0);
-        let (features, Some(member)) = (parts.len(), self.members.last()) else { return };
-        for (j, (r, scale)) in
-            residual.iter().zip(&member.residuals.scale).enumerate().filter(|(j, _)| !input[*j].is_nan())
-        {
-            let part = (r / scale).abs();
-            parts[j % features] += if part.is_finite() { part } else { f32::MAX / 1e6 };
-        }
-    }
-
-    /// Takes the followed mean off the residual of network `member`; `slow` gets the slow average of what is left.
+    /// Takes the followed mean off the residual of network `member`, if it is followed; `slow` gets the slow average of what is left.
     pub(crate) fn follow(
         &self,
         member: usize,
@@ -355,9 +348,6 @@ impl Model {
         slow: &mut [f32],
     ) {
         let places = &self.places.members[member];
-        if places.mean.is_empty() {
-            return;
-        }
         let (mean, average) = memory.two_of_mut(&places.mean, &places.slow);
         self.members[member].follow(mean, average, residual, input);
         slow.copy_from_slice(average);
@@ -411,7 +401,7 @@ impl Model {
                     *part = *blame;
                 }
                 let decision::Judged { flagged, alone } = decision.see(&mut memory.watch, statistic, creep);
-                Judged { flagged, alone, rank }
+                Judged { flagged, alone, score: if flagged { 1.0 + rank } else { rank / (1.0 + rank) } }
             }
             Judge::Unordered { threshold, levels } => {
                 let recent = &mut memory.watch.recent;
@@ -419,7 +409,7 @@ impl Model {
                 let admitted = recent.admitted(RECENT_RECORDS);
                 let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
                 let alone = rank / threshold.min(lowest);
-                Judged { flagged: alone >= 1.0, alone, rank }
+                Judged { flagged: alone >= 1.0, alone, score: alone }
             }
         }
     }

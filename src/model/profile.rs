@@ -63,7 +63,7 @@ pub struct Part {
     pub view: View,
     /// Of its score in the rank; 0: it only decides.
     pub weight: f64,
-    /// Most that its hidden layers, and its code, are wide unless the settings say otherwise.
+    /// Widest hidden layers, and code; settings may exceed them where it ranks.
     pub hidden_max: usize,
     pub code_max: usize,
     /// Added to the seed of the settings, so that networks do not err alike.
@@ -135,6 +135,26 @@ mod tests {
                     assert!(!last.context && window.is_none_or(|window| last.window == window), "{parts:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_a_series_takes_is_known_before_there_is_a_model() {
+        use super::super::testing::{noise, table};
+        let mut before = 0.0;
+        let values = noise(1, 1_200).into_iter().map(|v| {
+            before = 0.9 * before + v;
+            before
+        });
+        let table = table(3, values.collect());
+        for (profile, window) in Profile::ALL.into_iter().flat_map(|profile| [(profile, None), (profile, Some(2))]) {
+            let window_setting = window.map_or(super::super::Auto::Auto, super::super::Auto::Fixed);
+            let settings = super::super::ModelSettings { steps: 1, window: window_setting, ..Default::default() };
+            let source = super::super::TrainingSource::File { name: "test".to_owned(), rows: table.rows() };
+            let go_on = &mut |_, _| std::ops::ControlFlow::Continue(());
+            let model = super::super::Model::fit(&table, &settings, profile, source, go_on).unwrap();
+            assert!(model.ordered());
+            assert_eq!(model.memory_sizes(), profile.memory_sizes(3, window), "{profile}, window {window:?}");
         }
     }
 

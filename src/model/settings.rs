@@ -17,11 +17,12 @@ pub const WIDTH_MAX: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSettings {
-    /// The last n records of a series are one input. Auto: 10 for a single feature with a time order, else 1.
+    /// The last n records of a series are one input of the network that decides. Auto: see [`super::profile`].
     pub window: Auto,
-    /// Width of the code. Auto: from the explained variance of a principal component analysis.
+    /// Width of the code. Auto: from the explained variance of a principal component analysis. A network that only decides has at most 16.
     pub bottleneck: Auto,
     /// Width of the layers between input and code, and between code and output. Auto: the input's, within 16 to 128.
+    /// A network that only decides has at most 32.
     pub hidden: Auto,
     /// Between input and code, and between code and output; code and output are linear.
     pub activation: Activation,

@@ -188,11 +188,6 @@ mod tests {
         Principal { components: 1, axes: None }
     }
 
-    /// From random weights it takes larger steps than from a plane.
-    fn alone() -> ModelSettings {
-        ModelSettings { learning_rate: 3e-3, ..Default::default() }
-    }
-
     fn rows(values: Vec<f64>) -> SeriesRows {
         let table = table(6, values);
         SeriesRows::new(&table, &Scaler::fit(&table))
@@ -204,7 +199,7 @@ mod tests {
         let windows: Vec<usize> = (0..1000).collect();
         for activation in [Activation::Relu, Activation::Tanh] {
             for (denoise, sparsity, bound) in [(0.0, 0.0, 0.03), (0.1, 0.0, 0.04), (0.0, 0.01, 0.1)] {
-                let settings = ModelSettings { activation, denoise, sparsity, ..alone() };
+                let settings = ModelSettings { activation, denoise, sparsity, ..Default::default() };
                 let network =
                     train(
                         &seen(&rows),
@@ -227,9 +222,10 @@ mod tests {
         values.iter_mut().step_by(7).for_each(|v| *v = f64::NAN);
         let rows = rows(values);
         let windows: Vec<usize> = (0..1500).collect();
-        let network =
-            train(&seen(&rows), &windows, (16, 2), &nothing(), &alone(), &mut |_, _| ControlFlow::Continue(()))
-                .unwrap();
+        let network = train(&seen(&rows), &windows, (16, 2), &nothing(), &ModelSettings::default(), &mut |_, _| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         assert!(error(&network, &rows) < 0.1);
     }
 
@@ -238,7 +234,7 @@ mod tests {
         let rows = rows(plane(3, 500, 6, 2));
         let windows: Vec<usize> = (0..500).collect();
         let code = |sparsity: f64| {
-            let settings = ModelSettings { sparsity, steps: 300, ..alone() };
+            let settings = ModelSettings { sparsity, steps: 300, ..Default::default() };
             let network =
                 train(&seen(&rows), &windows, (16, 4), &nothing(), &settings, &mut |_, _| ControlFlow::Continue(()))
                     .unwrap();

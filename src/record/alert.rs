@@ -42,7 +42,8 @@ pub struct Sensor<'a> {
 /// How far beyond the threshold a score is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Below 2: no stranger by itself than one ordinary record in a hundred, and yet the series is anomalous.
+    /// Below 2: no stranger by itself than one ordinary record in a hundred, and yet the series is anomalous. Where records have no
+    /// order, below twice the threshold.
     Warning,
     /// From 2 to below 3.
     Severe,

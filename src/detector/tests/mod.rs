@@ -16,8 +16,21 @@ use crate::record::{Offset, Table};
 const INCIDENTS: IncidentSettings = IncidentSettings { open: NOfM { n: 2, of: 5 }, hold: 0.5, quiet: Span::Records(6) };
 
 fn fit(table: &Table, settings: ModelSettings) -> Arc<Model> {
+    fit_as(Profile::Balanced, table, settings)
+}
+
+fn fit_as(profile: Profile, table: &Table, settings: ModelSettings) -> Arc<Model> {
     let source = TrainingSource::File { name: "test".to_owned(), rows: table.rows() };
-    Arc::new(Model::fit(table, &settings, Profile::Balanced, source, &mut |_, _| ControlFlow::Continue(())).unwrap())
+    Arc::new(Model::fit(table, &settings, profile, source, &mut |_, _| ControlFlow::Continue(())).unwrap())
+}
+
+/// A model of each profile, and one of records without an order; all of `features` features and a window of `window`.
+fn every_kind(features: usize, window: usize) -> Vec<Arc<Model>> {
+    let ordered = table(features, plant(1, 800, features));
+    let mut models: Vec<_> = Profile::ALL.map(|profile| fit_as(profile, &ordered, quick(window))).into();
+    models.push(fit(&table(features, plane(1, 800, features, 3)), quick(window)));
+    assert_eq!(models.iter().map(|m| m.ordered()).collect::<Vec<_>>(), [true, true, true, false]);
+    models
 }
 
 fn quick(window: usize) -> ModelSettings {
@@ -70,8 +83,9 @@ fn verdicts(model: &Arc<Model>, rows: &[(&str, &[f64])], size: usize) -> Vec<Opt
 
 #[test]
 fn verdicts_are_bit_identical_for_any_batch_size() {
-    for (features, window) in [(5, 1), (5, 4), (38, 1)] {
-        let model = fit(&table(features, plant(1, 800, features)), quick(window));
+    for (model, (features, window)) in
+        [(5, 1), (5, 4), (38, 1)].into_iter().flat_map(|(f, w)| every_kind(f, w).into_iter().map(move |m| (m, (f, w))))
+    {
         let mut values = plant(2, 600, features);
         values.iter_mut().step_by(41).for_each(|v| *v = f64::NAN);
         let names = ["a", "b", "c"];
@@ -80,19 +94,25 @@ fn verdicts_are_bit_identical_for_any_batch_size() {
         let one_by_one = verdicts(&model, &rows, 1);
         assert_eq!(one_by_one.len(), 600);
         for size in [7, 256, 600] {
-            assert_eq!(verdicts(&model, &rows, size), one_by_one, "{features} features, batches of {size}");
+            assert_eq!(
+                verdicts(&model, &rows, size),
+                one_by_one,
+                "{}, {features} features, window {window}, batches of {size}",
+                model.profile()
+            );
         }
     }
 }
 
 #[test]
 fn a_model_read_back_scores_bit_for_bit_the_same() {
-    let model = fit(&table(5, plant(1, 500, 5)), quick(3));
-    let back = Arc::new(Model::from_bytes(&model.to_bytes().unwrap()).unwrap());
     let mut values = plant(2, 300, 5);
     values.iter_mut().step_by(17).for_each(|v| *v = f64::NAN);
     let rows: Vec<(&str, &[f64])> = values.chunks_exact(5).map(|row| ("s", row)).collect();
-    assert_eq!(verdicts(&model, &rows, 64), verdicts(&back, &rows, 64));
+    for model in every_kind(5, 3) {
+        let back = Arc::new(Model::from_bytes(&model.to_bytes().unwrap()).unwrap());
+        assert_eq!(verdicts(&model, &rows, 64), verdicts(&back, &rows, 64), "{}", model.profile());
+    }
 }
 
 #[test]

@@ -55,13 +55,18 @@ fn log(seed: u64, rows: usize) -> Vec<(Position, String, EventTime, Vec<f64>)> {
 /// Whatever is lost when the process is killed, it is found again: checkpoint, replay, and the same bits.
 #[test]
 fn a_detector_that_is_killed_and_restored_says_what_an_undisturbed_one_says() {
-    let model = fit(&table(3, plant(1, 600, 3)), quick(3));
+    for (model, seeds) in every_kind(3, 3).into_iter().zip([0..3, 3..20, 20..23, 23..26]) {
+        survives(&model, seeds);
+    }
+}
+
+fn survives(model: &Arc<Model>, seeds: std::ops::Range<u64>) {
     let settings = SeriesSettings { max: 4, idle: Duration::from_secs(300), gap: Duration::from_secs(60) };
     // So generous that there are incidents in ordinary noise.
     let alarms = DetectorSettings { alarms: "1 per 8 records".parse().unwrap(), ..Default::default() };
-    let fresh = || Detector::new(Arc::clone(&model), &alarms, &settings, &INCIDENTS);
+    let fresh = || Detector::new(Arc::clone(model), &alarms, &settings, &INCIDENTS);
     let mut incidents = 0;
-    for seed in 0..20 {
+    for seed in seeds {
         let log = log(seed, 1_500);
         let judge = |detector: &mut Detector, records: &[&(Position, String, EventTime, Vec<f64>)]| {
             for (position, series, time, values) in records {
@@ -111,7 +116,7 @@ fn a_detector_that_is_killed_and_restored_says_what_an_undisturbed_one_says() {
         }
         assert!(kills > 3);
     }
-    assert!(incidents > 100, "{incidents} changes of incidents are too few to tell");
+    assert!(incidents > 50, "{incidents} changes of incidents are too few to tell");
 }
 
 #[test]
@@ -178,9 +183,9 @@ fn the_encoding_of_state_does_not_change_by_accident() {
     let mut bytes = Vec::new();
     state.encode(&model, &mut bytes);
     // Window of two records, blame, and of the network that ranks: averages, followed mean and slow average of four inputs.
-    let (floats, numbers) = (4 + 2 + 2 + 2 * 4, 2 + 36);
+    let (floats, numbers) = (4 + 2 + 2 + 2 * 4, 2 + 39);
     assert_eq!(model.memory_sizes(), (floats, numbers));
-    assert_eq!(bytes[..13], [5, 2, 0, 0, 0, 16, 0, 0, 0, 38, 0, 0, 0], "version, features, sizes");
+    assert_eq!(bytes[..13], [6, 2, 0, 0, 0, 16, 0, 0, 0, 41, 0, 0, 0], "version, features, sizes");
     assert_eq!(bytes[13..37], [2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0]);
     let at: Vec<f32> = bytes[37..][..4 * floats].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let missing: Vec<usize> = (0..floats).filter(|&i| at[i].is_nan()).collect();
@@ -223,7 +228,7 @@ fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
     }
     let (blame, level) = (37 + 4 * 4, 37 + 4 * 16);
     let not_finite = |at: usize, bytes: &[u8]| match refused(&|b| b[at..at + bytes.len()].copy_from_slice(bytes)) {
-        StateError::NotFinite { what } => what,
+        StateError::OutOfRange { what } => what,
         other => panic!("{other}"),
     };
     assert_eq!(not_finite(level, &[0xff; 8]), "level");
@@ -231,7 +236,7 @@ fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
     assert_eq!(not_finite(blame, &f32::NAN.to_le_bytes()), "number of a record or a residual");
     assert_eq!(not_finite(37, &f32::INFINITY.to_le_bytes()), "number of a record or a residual");
     // An incident that is open is divided by its threshold, which is 0 before there is one.
-    let open = level + 8 * (2 + 3 * 8 + 3);
+    let open = level + 8 * (2 + 3 * 9 + 3);
     assert_eq!(not_finite(open, &1.0f64.to_le_bytes()), "number of the decision");
     for cut in 0..good.len() {
         SeriesState::decode(&good[..cut], &model).unwrap_err();
@@ -246,6 +251,34 @@ fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
     let marker = first.checkpoint(PartitionId(0), NextOffset(1), |name, bytes| {
         states.push((name.to_owned(), bytes.unwrap().to_vec()));
     });
+    // What is taken for state can be gone on with, whatever its numbers are.
+    let (name, good) = &states[1];
+    let numbers = [-1.0, 0.0, 1e-320, 1e13, 1e300, -1e300, f64::MAX];
+    let floats = [-1.0f32, 0.0, 1e-40, f32::MAX, -f32::MAX];
+    let changes = (level..good.len() - 1).step_by(8).flat_map(|at| numbers.map(|n| (at, n.to_le_bytes().to_vec())));
+    let changes = changes.chain((37..level).step_by(4).flat_map(|at| floats.map(|n| (at, n.to_le_bytes().to_vec()))));
+    let mut accepted = 0;
+    for (at, change) in changes {
+        let mut bytes = good.clone();
+        bytes[at..at + change.len()].copy_from_slice(&change);
+        let mut changed = detector(&model);
+        let series = [(name.as_str(), bytes.as_slice())].into_iter();
+        let Ok((_, 0)) = changed.restore(PartitionId(0), &marker, series, NextOffset(1)) else { continue };
+        accepted += 1;
+        plant(7, 150, 2).chunks_exact(2).for_each(|row| changed.observe(of(name), row));
+        for verdict in changed.judge() {
+            assert!(
+                matches!(verdict, Verdict::Scored { score, .. } if score.is_finite() && *score >= 0.0),
+                "{at} {change:?}: {verdict:?}"
+            );
+        }
+        for index in 0..150 {
+            let why = changed.explain(index);
+            assert!(why.record_score.is_finite() && why.sensors.iter().all(|s| s.share >= 0.0), "{at}: {why:?}");
+        }
+    }
+    assert!(accepted > 50, "{accepted}");
+
     states[0].1.truncate(5);
     let series = || states.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
     assert_eq!(first.restore(PartitionId(0), &marker, series(), NextOffset(1)), Ok((NextOffset(1), 1)));
