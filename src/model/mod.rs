@@ -126,6 +126,11 @@ pub(crate) struct Judged {
     pub alone: f64,
 }
 
+/// Keeps flagged records above all others.
+fn score(flagged: bool, rank: f64) -> f64 {
+    if flagged { 1.0 + rank } else { rank / (1.0 + rank) }
+}
+
 impl Model {
     /// Learns from a table: a function of table, settings, profile and source; same input, same bytes on the same kind of
     /// processor. `progress` gets (done, total) training steps, and may break off.
@@ -401,7 +406,7 @@ impl Model {
                     *part = *blame;
                 }
                 let decision::Judged { flagged, alone } = decision.see(&mut memory.watch, statistic, creep);
-                Judged { flagged, alone, score: if flagged { 1.0 + rank } else { rank / (1.0 + rank) } }
+                Judged { flagged, alone, score: score(flagged, rank) }
             }
             Judge::Unordered { threshold, levels } => {
                 let recent = &mut memory.watch.recent;
@@ -409,7 +414,8 @@ impl Model {
                 let admitted = recent.admitted(RECENT_RECORDS);
                 let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
                 let alone = rank / threshold.min(lowest);
-                Judged { flagged: alone >= 1.0, alone, score: alone }
+                let flagged = alone >= 1.0;
+                Judged { flagged, alone, score: score(flagged, rank / threshold) }
             }
         }
     }

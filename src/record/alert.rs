@@ -43,7 +43,7 @@ pub struct Sensor<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Below 2: no stranger by itself than one ordinary record in a hundred, and yet the series is anomalous. Where records have no
-    /// order, below twice the threshold.
+    /// order: only the second rule flags it.
     Warning,
     /// From 2 to below 3.
     Severe,
