@@ -15,8 +15,6 @@ const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(16);
 const SAY_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long after trouble with Kafka its echo is expected.
 const SHADOW_TIME: Duration = Duration::from_secs(120);
-/// A member that is fenced again within this time has met another process.
-const SHADOW_REPEAT_MIN: Duration = Duration::from_secs(10);
 
 impl Worker {
     pub(super) fn not_committed(&self, error: &kafka::Error) {
@@ -90,11 +88,11 @@ impl Worker {
     }
 
     /// When a coordinator dies, a static member can be fenced by an earlier request of its own, whose answer was lost. So soon after
-    /// trouble, that is likelier than another process of the same name. Two such processes would fence each other at once and again.
+    /// trouble, that is likelier than another process of the same name. Two such processes would fence each other again without any
+    /// more trouble.
     fn may_be_its_own_shadow(&self) -> bool {
         let trouble = self.failed.max(self.input.last_trouble());
-        let answer = SHADOW_REPEAT_MIN.max(3 * self.settings.kafka.heartbeat_interval);
-        let again = self.fenced.is_some_and(|at| at.elapsed() < answer || trouble < Some(at));
+        let again = self.fenced.is_some_and(|at| trouble < Some(at));
         !again && trouble.is_some_and(|at| at.elapsed() < SHADOW_TIME)
     }
 

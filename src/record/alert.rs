@@ -184,18 +184,18 @@ mod tests {
             imputed: false,
         };
         let sensors = [
-            sensor("motor.current", 39.6, 56.01526446641287, 0.7835966297979133),
-            sensor("valve.position", 65.7, 62.45676033405863, 0.0453142068808098),
+            sensor("motor.current", 39.6, 56.01526446641287, 0.7835941063426628),
+            sensor("valve.position", 65.7, 62.45676033405863, 0.04531458922677293),
         ];
         let alert = Alert {
             topic: "plant",
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 2.106376397109769,
-            record_score: 2.6094600885272743,
+            score: 2.1113525991799893,
+            record_score: 1.7080611324520862,
             incident: Some(Offset(5723)),
-            model: "a54fda0888cccaff",
+            model: "04d63c464ad2dba2",
             sensors: &sensors,
             other_share: 0.0,
         };
