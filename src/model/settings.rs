@@ -17,7 +17,7 @@ pub const WIDTH_MAX: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSettings {
-    /// The last n records of a series are one input of the network that decides. Auto: see [`super::profile`].
+    /// The last n records of a series are one input of the network that decides. Auto: by the profile, see docs/detection.md.
     pub window: Auto,
     /// Width of the code. Auto: from the explained variance of a principal component analysis. A network that only decides has at most 16.
     pub bottleneck: Auto,
