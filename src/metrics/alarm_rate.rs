@@ -1,6 +1,6 @@
 //! How often residua alarms, beside how often it may.
 
-/// Alarms per record over the records in which the budget allows so many.
+/// The rate is over the records of late in which the budget allows so many alarms.
 const ALLOWED: f64 = 10.0;
 
 /// Alarms per record, of late. True alarms are among them: without labels nobody knows which.

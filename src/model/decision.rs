@@ -171,15 +171,16 @@ fn reach(expected: f64) -> f64 {
 }
 
 impl Statistic {
-    /// What a channel smooths. Values that are missing count as usual ones.
+    /// What a channel smooths, of the values that are present.
+    fn seen(&self, channel: usize) -> f64 {
+        // Of single records it often has a heavy tail. That of its logarithm is exponential then, and its peaks follow a Gumbel law.
+        if channel == ALONE { self.newest.ln_1p() } else { self.window }
+    }
+
+    /// The same of all values, where missing ones count as usual.
     fn of(&self, channel: usize, level: f64) -> f64 {
-        let (value, present) = if channel == ALONE {
-            // Of single records it often has a heavy tail. That of its logarithm is exponential then, and its peaks follow a Gumbel law.
-            (self.newest.ln_1p(), self.newest_present)
-        } else {
-            (self.window, self.window_present)
-        };
-        level + present * (value - level)
+        let present = if channel == ALONE { self.newest_present } else { self.window_present };
+        level + present * (self.seen(channel) - level)
     }
 }
 
@@ -192,7 +193,7 @@ fn law(stretches: &[Vec<Statistic>], channel: usize) -> Law {
     let (mut above, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     for stretch in stretches.iter().filter(|stretch| !stretch.is_empty()) {
         let beginning = &stretch[..stretch.len().div_ceil(4)];
-        let mut level = median(beginning.iter().map(|s| s.of(channel, 0.0)).collect());
+        let mut level = median(beginning.iter().map(|s| s.seen(channel)).collect());
         let mut value = level;
         starts.push(level);
         for (i, statistic) in stretch.iter().enumerate() {

@@ -343,7 +343,7 @@ impl Model {
         self.members.last().map(|member| member.statistic(residual, input, parts)).unwrap_or_default()
     }
 
-    /// Takes the followed mean off the residual of network `member`, if it is followed; `slow` gets the slow average of what is left.
+    /// Takes the followed mean off the residual of network `member`, which is followed; `slow` gets the slow average of what is left.
     pub(crate) fn follow(
         &self,
         member: usize,
