@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::csv::{CsvArgs, CsvRecords, file_name, read};
 use super::incidents::{self, Found};
-use super::learn::{AlarmArgs, ModelArgs, learn};
+use super::learn::{AlarmArgs, ModelArgs, learn, told};
 use super::quality::{Alarms, Quality, quality};
 use super::report::{Chart, Subject};
 use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
@@ -87,7 +87,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         incidents::write(path, &incidents)?;
     }
     let flagged = judged.iter().filter(|s| s.flagged).count();
-    writeln!(out, "model {} learned from {} rows", model.fingerprint(), training.rows())?;
+    writeln!(out, "{}", told(&model, &args.alarms.alarms, "rows"))?;
     writeln!(out, "{flagged} of {} later rows flagged, incidents: {}", judged.len(), incidents.len())?;
     let quality = args.label.as_ref().map(|_| agreement(&records.labels[args.train_rows..], judged));
     let (count, rows) = match (&quality, model.ordered()) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::model::TrainingSource;
+use crate::model::{AlarmBudget, TrainingSource};
 use crate::service::load;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -24,9 +24,12 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     writeln!(out, "learned from {}", source(model.source()))?;
     writeln!(
         out,
-        "records      {} (windows: {} trained on, {} held out for calibration)",
-        rows.all, rows.training, rows.held_out
+        "records      {} ({} left out as faults; windows: {} trained on, {} held out for calibration)",
+        rows.all, rows.left_out, rows.training, rows.held_out
     )?;
+    let budget = AlarmBudget::default();
+    let factor = model.doubt(&budget);
+    writeln!(out, "trust        at first {budget} are met within a factor of {factor:.1} (standard error)")?;
     writeln!(out, "profile      {}, {} multiply-adds for a record", model.profile(), model.multiply_adds())?;
     for (sizes, role) in model.layer_sizes().iter().zip(model.roles()) {
         let widths: Vec<String> = sizes.iter().map(usize::to_string).collect();
@@ -87,7 +90,7 @@ mod tests {
         for expect in [
             model.checksum(),
             "topic sensors: partition 2 offsets 10..410",
-            "records      400 (windows: 300 trained on, 100 held out",
+            "records      400 (0 left out as faults; windows: 300 trained on, 100 held out",
             "balanced, ",
             "3-16-",
             "\n  f2\n",

@@ -68,6 +68,21 @@ impl ModelArgs {
     }
 }
 
+/// What a model was learned from, and how far that goes. `records`: what they are called.
+pub fn told(model: &Model, budget: &AlarmBudget, records: &str) -> String {
+    let rows = model.rows();
+    let left_out = match rows.left_out {
+        0 => String::new(),
+        n => format!(", without {n} that look like faults"),
+    };
+    format!(
+        "model {} learned from {} {records}{left_out}; at first {budget} are met within a factor of {:.1} (standard error)",
+        model.fingerprint(),
+        rows.all,
+        model.doubt(budget)
+    )
+}
+
 /// Trains with a progress bar on standard error, if that is a terminal.
 pub fn learn(table: &Table, args: &ModelArgs, source: TrainingSource) -> Result<Model> {
     let settings = args.settings();

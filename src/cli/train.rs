@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::learn;
 use super::train_file::{self, FileArgs};
 use crate::service;
 
@@ -45,6 +46,6 @@ fn from_topic(args: &TopicArgs, out: &mut impl Write) -> anyhow::Result<()> {
     super::log::start(&loaded.config.log);
     let model = service::train_once(&loaded.config)?;
     std::fs::write(&args.out, model.to_bytes()?).with_context(|| format!("write {}", args.out.display()))?;
-    writeln!(out, "model {} learned from {} records", model.fingerprint(), model.rows().all)?;
+    writeln!(out, "{}", learn::told(&model, &loaded.config.detector.alarms, "records"))?;
     Ok(())
 }

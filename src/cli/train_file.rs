@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::csv::{CsvArgs, file_name, read};
-use super::learn::{ModelArgs, learn};
-use crate::model::TrainingSource;
+use super::learn::{ModelArgs, learn, told};
+use crate::model::{AlarmBudget, TrainingSource};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct FileArgs {
@@ -28,7 +28,7 @@ pub fn run(args: &FileArgs, out: &mut impl Write) -> Result<()> {
     let source = TrainingSource::File { name: file_name(&args.csv.file), rows: table.rows() };
     let model = learn(&table, &args.model, source)?;
     std::fs::write(&args.out, model.to_bytes()?).with_context(|| format!("write {}", args.out.display()))?;
-    writeln!(out, "model {} learned from {} rows", model.fingerprint(), table.rows())?;
+    writeln!(out, "{}", told(&model, &AlarmBudget::default(), "rows"))?;
     Ok(())
 }
 

@@ -44,6 +44,9 @@ const NUMBER_MAX: f64 = 1e12;
 /// Of the standard Gumbel law: Euler's constant is its mean, and its mean absolute deviation.
 const GUMBEL_MEAN: f64 = 0.577_215_664_9;
 const GUMBEL_DEVIATION: f64 = 0.982_8;
+/// And its median, and the median absolute deviation from that.
+const GUMBEL_MEDIAN: f64 = 0.366_512_920_6;
+const GUMBEL_MEDIAN_DEVIATION: f64 = 0.767_049_251_3;
 
 /// What a statistic was like in training, smoothed in one way.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,6 +73,8 @@ pub struct Decision {
     allowed: f64,
     /// Part of the threshold at which an incident is over.
     hold: f64,
+    /// Whether frequent alarms let rarer levels alarm too.
+    second_rule: bool,
 }
 
 /// What is remembered of one series.
@@ -185,11 +190,20 @@ impl Statistic {
 }
 
 /// The laws over stretches of held-out records of one series each; not all of them empty.
-pub fn learn(stretches: &[Vec<Statistic>]) -> Laws {
-    std::array::from_fn(|i| law(stretches, i))
+pub fn learn(stretches: &[Vec<Statistic>], peaks: Peaks) -> Laws {
+    std::array::from_fn(|i| law(stretches, i, peaks))
 }
 
-fn law(stretches: &[Vec<Statistic>], channel: usize) -> Law {
+/// How the law of the peaks is estimated.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Peaks {
+    /// By mean and mean absolute deviation, as in service.
+    Mean,
+    /// By medians, where some of the peaks may be those of faults.
+    Median,
+}
+
+fn law(stretches: &[Vec<Statistic>], channel: usize, how: Peaks) -> Law {
     let (mut above, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     for stretch in stretches.iter().filter(|stretch| !stretch.is_empty()) {
         let beginning = &stretch[..stretch.len().div_ceil(4)];
@@ -208,16 +222,31 @@ fn law(stretches: &[Vec<Statistic>], channel: usize) -> Law {
     let deviation = mean(values.iter().map(|v| (v - level).abs()));
     // Where records are few, shorter blocks give more peaks, of a lower mean: of n times as many records a Gumbel law's peak lies
     // ln n scales higher.
-    let length = (above.len() / LEARNING_BLOCKS).clamp(LEARNING_BLOCK_MIN, BLOCK).min(above.len().max(1));
+    let length = learning_block(above.len());
     let highest = |part: &[f64]| part.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let peaks: Vec<f64> = above.chunks_exact(length).map(highest).collect();
-    let peak = mean(peaks.iter().copied());
     // A statistic that never moves has no spread; rounding must not be one.
     let floor = (SPREAD_FLOOR * deviation).max(1e-3 * level.abs()).max(1e-9);
-    let spread = mean(peaks.iter().map(|p| (p - peak).abs())).max(floor);
+    let (peak, spread) = match how {
+        Peaks::Mean => {
+            let peak = mean(peaks.iter().copied());
+            (peak, mean(peaks.iter().map(|p| (p - peak).abs())))
+        }
+        Peaks::Median => {
+            let middle = median(peaks.clone());
+            let scale = median(peaks.iter().map(|p| (p - middle).abs()).collect()) / GUMBEL_MEDIAN_DEVIATION;
+            (middle + (GUMBEL_MEAN - GUMBEL_MEDIAN) * scale, GUMBEL_DEVIATION * scale)
+        }
+    };
+    let spread = spread.max(floor);
     let longer = (BLOCK as f64 / length as f64).ln() * spread / GUMBEL_DEVIATION;
     let start = starts.into_iter().fold(level, f64::max) - level;
     Law { level, peak: peak.max(0.0) + longer, spread, floor, start }
+}
+
+/// Records of the blocks that a law is learned from `records` by.
+fn learning_block(records: usize) -> usize {
+    (records / LEARNING_BLOCKS).clamp(LEARNING_BLOCK_MIN, BLOCK).min(records.max(1))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -233,7 +262,22 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 impl Decision {
     /// `hold`: part of the threshold at which an incident is over, 0 to 1.
     pub fn new(laws: Laws, budget: &AlarmBudget, hold: f64) -> Self {
-        Self { laws, allowed: (SHARE * budget.rate() * BLOCK as f64).min(ALLOWED_MAX), hold }
+        Self { laws, allowed: (SHARE * budget.rate() * BLOCK as f64).min(ALLOWED_MAX), hold, second_rule: true }
+    }
+
+    /// How unsure it is how often the threshold is exceeded, as a law that was learned from few records says little of rare peaks: standard
+    /// error of the logarithm. That of a return level in scales of a Gumbel law, asymptotically (Johnson, Kotz & Balakrishnan 1995,
+    /// 22.9); peaks are that much rarer beyond it.
+    pub fn doubt(&self, records: usize) -> f64 {
+        let length = learning_block(records);
+        let peaks = (records / length).max(1) as f64;
+        let rarity = -(self.allowed * length as f64 / BLOCK as f64).ln();
+        ((1.1087 + 0.5140 * rarity + 0.6079 * rarity * rarity) / peaks).sqrt()
+    }
+
+    /// The same by the budget alone: what is frequent is what is normal.
+    pub fn without_second_rule(self) -> Self {
+        Self { second_rule: false, ..self }
     }
 
     /// Takes the statistic of the next record in (finite). `creep`: part of an incident's height by which its bar rises.
@@ -284,7 +328,8 @@ impl Decision {
 
     /// Above the levels.
     fn thresholds(&self, watch: &Watch) -> [f64; CHANNELS] {
-        let k = reach(self.allowed.max(SHARE * watch.recent.admitted(RECENT_BLOCKS)));
+        let second = if self.second_rule { SHARE * watch.recent.admitted(RECENT_BLOCKS) } else { 0.0 };
+        let k = reach(self.allowed.max(second));
         std::array::from_fn(|i| {
             let Channel { peak, spread, .. } = watch.channels[i];
             let unsettled = (1.0 - watch.records / BLOCK as f64).max(0.0) * self.laws[i].start;
@@ -353,6 +398,11 @@ impl Watch {
 
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// How high the incident that is open, or was last, has risen, in thresholds.
+    pub fn height(&self) -> f64 {
+        [QUICK, ALONE].map(|i| self.channels[i]).iter().map(|c| c.tallest / c.unit).fold(0.0, f64::max)
     }
 
     pub fn numbers(&self) -> [f64; Self::NUMBERS] {
@@ -428,7 +478,7 @@ mod tests {
     }
 
     fn laws() -> Laws {
-        learn(&stretches(&calm(1, 4_000), 100))
+        learn(&stretches(&calm(1, 4_000), 100), Peaks::Mean)
     }
 
     fn decision(alarms: &str) -> Decision {
@@ -526,10 +576,40 @@ mod tests {
     fn few_records_give_the_law_that_many_give() {
         let [many, ..] = laws();
         for seed in 20..30 {
-            let [few, ..] = learn(&stretches(&calm(seed, 60), 15));
+            let [few, ..] = learn(&stretches(&calm(seed, 60), 15), Peaks::Mean);
             let (a, b) = (many.peak + 3.0 * many.spread, few.peak + 3.0 * few.spread);
             assert!((0.4..2.5).contains(&(b / a)), "threshold {b} from few, {a} from many");
         }
+    }
+
+    #[test]
+    fn the_doubt_of_a_law_is_the_spread_of_those_that_others_learn() {
+        // Independent values, so that blocks tell as much as their number says.
+        let calm = |seed: u64, n: usize| noise(seed, n).iter().map(|v| v.abs()).collect::<Vec<_>>();
+        let decision = decision("1 per 10000 records");
+        for records in [60, 500, 5_000] {
+            let thresholds: Vec<f64> = (0..40)
+                .map(|seed| {
+                    let law = learn(&stretches(&calm(100 + seed, records), 50), Peaks::Mean)[ALONE];
+                    law.peak + reach(decision.allowed) * law.spread
+                })
+                .collect();
+            let many = learn(&stretches(&calm(99, 100_000), 50), Peaks::Mean)[ALONE];
+            let middle = mean(thresholds.iter().copied());
+            let error = mean(thresholds.iter().map(|t| (t - middle).powi(2))).sqrt() * GUMBEL_DEVIATION / many.spread;
+            let ratio = error / decision.doubt(records);
+            assert!((0.5..2.0).contains(&ratio), "{records} records: {error}, said {}", decision.doubt(records));
+        }
+    }
+
+    #[test]
+    fn single_faults_do_not_move_a_law_of_medians() {
+        let mut statistics = calm(1, 4_000);
+        statistics[1_000..1_200].iter_mut().for_each(|s| *s += 20.0);
+        let [clean, ..] = learn(&stretches(&calm(1, 4_000), 100), Peaks::Mean);
+        let [law, ..] = learn(&stretches(&statistics, 100), Peaks::Median);
+        let (a, b) = (clean.peak + 6.0 * clean.spread, law.peak + 6.0 * law.spread);
+        assert!((0.7..1.4).contains(&(b / a)), "threshold {b} with faults, {a} without");
     }
 
     #[test]
@@ -540,7 +620,7 @@ mod tests {
             vec![vec![both(1e9); 30]],
             vec![vec![], vec![both(1.0)]],
         ] {
-            let decision = Decision::new(learn(&blocks), &AlarmBudget::default(), 0.0);
+            let decision = Decision::new(learn(&blocks, Peaks::Mean), &AlarmBudget::default(), 0.0);
             let mut watch = Watch::start(&decision.laws);
             for i in 0..2_000 {
                 let judged = decision.see(&mut watch, both(if i % 7 == 0 { 2_000.0 } else { 0.0 }), CREEP);

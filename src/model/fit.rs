@@ -3,7 +3,9 @@
 use ndarray::{Array2, Axis, s};
 use std::ops::ControlFlow;
 
+use super::audit;
 use super::bottleneck::Principal;
+use super::decision::Peaks;
 use super::member::{Member, Slow, Term};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
@@ -21,11 +23,11 @@ use crate::record::Table;
 
 /// Least width of the hidden layers, if that is automatic.
 const HIDDEN_MIN: usize = 16;
-/// Fewest windows to train on, and to calibrate with. Below that nothing learned is worth the name.
-const TRAINING_MIN: usize = 20;
-const HELD_OUT_MIN: usize = 5;
 /// Held-out blocks are dealt into this many parts for calibration (see `Held::cross_fitted`).
 const FOLDS: usize = 4;
+/// Fewest windows to train on, and to calibrate with. Below that nothing learned is worth the name.
+pub(super) const TRAINING_MIN: usize = 20;
+pub(super) const HELD_OUT_MIN: usize = 5;
 
 /// Why no model could be learned.
 #[derive(Debug, thiserror::Error)]
@@ -57,21 +59,38 @@ pub fn fit(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Model, FitError> {
     settings.check()?;
-    let scaler = Scaler::fit(table);
-    let rows = SeriesRows::new(table, &scaler);
+    let mut scaler = Scaler::fit(table);
+    let mut rows = SeriesRows::new(table, &scaler);
     let ordered = rows.ordered();
     let parts = profile::parts(profile, ordered, rows.features, settings.window.fixed());
-    let counts = check_sizes(&rows, &parts, settings)?;
-    let (steps, total) = (settings.steps as u64, (settings.steps * parts.len()) as u64);
+    let Some(decides) = parts.last() else { unreachable!("every profile has a network") };
+    let mut counts = check_sizes(&rows, &parts, settings)?;
+    let audits = if ordered { audit::NETWORKS } else { 0 };
+    let (steps, total) = (settings.steps as u64, (settings.steps * (audits + parts.len())) as u64);
+    let mut done = 0;
+    if ordered {
+        let mut progress = |step: u64, _: u64| progress(step, total);
+        let strange = audit::strange(&rows, decides, settings, &mut progress)?;
+        done = steps * audits as u64;
+        if strange.contains(&true) {
+            scaler = rows.leave_out(strange, table);
+            match check_sizes(&rows, &parts, settings) {
+                Ok(rest) => counts = rest,
+                // Too few for anything would be left.
+                Err(_) => scaler = rows.leave_out(vec![false; rows.rows()], table),
+            }
+        }
+    }
     let mut members = Vec::with_capacity(parts.len());
     let mut deciding = None; // the held-out records as the last network sees them
-    for (done, part) in (0..).step_by(settings.steps).zip(&parts) {
+    for part in &parts {
         let mut progress = |step: u64, _: u64| progress(done + step, total);
         let (member, held) = learn(&rows, part, ordered, settings, &mut progress)?;
         // Calibration can be broken off too.
         if progress(steps, steps).is_break() {
             return Err(FitError::Stopped);
         }
+        done += steps;
         deciding = Some(held);
         members.push(member);
     }
@@ -85,7 +104,7 @@ pub fn fit(
 /// Refuses what cannot be learned before time is spent on it.
 fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> Result<RowCounts, FitError> {
     let mut bytes = 1024 * 1024;
-    let mut counts = RowCounts { all: rows.rows(), training: 0, held_out: 0 };
+    let mut counts = RowCounts { all: rows.rows(), left_out: rows.left_out(), training: 0, held_out: 0 };
     for part in parts {
         let inputs = part.view.inputs(rows.features);
         if inputs > INPUTS_MAX {
@@ -128,23 +147,14 @@ fn learn(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<(Member, Held), FitError> {
     let seen = Inputs::new(rows, part.view);
-    let split = rows.split(part.view.window);
-    let principal = Principal::of(&seen, &split.training)?;
-    let code = code(part, principal.components.min(WIDTH_MAX), settings);
-    let sizes = (hidden(part, seen.width(), settings), code);
-    let seeded = ModelSettings { seed: settings.seed.wrapping_add(part.seed), ..settings.clone() };
-    let network =
-        train::train(&seen, &split.training, sizes, &principal, &seeded, progress).ok_or(FitError::Stopped)?;
-    let mut held = Held::of(&seen, &split, &network);
-    let mut residuals = Residuals::fit(held.residuals.view(), SHRINK_MIN)?;
+    let (network, mut held) = learn_network(&seen, &rows.split(part.view.window), part, settings, progress)?;
     let ranks = part.weight > 0.0;
-    if ranks {
+    let (residuals, distance) = if ranks {
         held.distances = held.cross_fitted(&held.residuals, SHRINK_MIN)?;
-    }
-    let distance = if ranks { Term::fit(held.distances.clone()) } else { Term::NONE };
-    if !ranks {
-        residuals.whitening = None;
-    }
+        (Residuals::fit(held.residuals.view(), SHRINK_MIN)?, Term::fit(held.distances.clone()))
+    } else {
+        (Residuals::standard(held.residuals.view()), Term::NONE)
+    };
     let mut member = Member { view: part.view, weight: part.weight, network, residuals, distance, slow: None };
     if ranks && ordered {
         let averages = held.slow_averages(&member);
@@ -154,19 +164,36 @@ fn learn(
     Ok((member, held))
 }
 
+/// A network, and what it makes of the windows that are held out.
+pub(super) fn learn_network(
+    seen: &Inputs,
+    split: &Split,
+    part: &Part,
+    settings: &ModelSettings,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(Network, Held), FitError> {
+    let principal = Principal::of(seen, &split.training)?;
+    let code = code(part, principal.components.min(WIDTH_MAX), settings);
+    let sizes = (hidden(part, seen.width(), settings), code);
+    let seeded = ModelSettings { seed: settings.seed.wrapping_add(part.seed), ..settings.clone() };
+    let network = train::train(seen, &split.training, sizes, &principal, &seeded, progress).ok_or(FitError::Stopped)?;
+    let held = Held::of(seen, split, &network);
+    Ok((network, held))
+}
+
 /// What the statistic that decides is like on held-out records.
 fn decide(member: &Member, held: &Held, ordered: bool) -> Deciding {
     if ordered {
-        return Deciding::Laws(decision::learn(&held.statistics(member)));
+        return Deciding::Laws(decision::learn(&held.stretches(member), Peaks::Mean));
     }
     let levels = held.distances.iter().map(|distance| member.distance.level(*distance)).collect();
     Deciding::Tail(Tail::fit(levels))
 }
 
 /// What a network makes of the held-out windows.
-struct Held {
+pub(super) struct Held {
     /// Windows x inputs, NaN where missing.
-    residuals: Array2<f32>,
+    pub residuals: Array2<f32>,
     /// Which held-out block, and which series, each window ends in.
     blocks: Vec<usize>,
     series: Vec<usize>,
@@ -176,7 +203,7 @@ struct Held {
 }
 
 impl Held {
-    fn of(seen: &Inputs, split: &Split, network: &Network) -> Self {
+    pub fn of(seen: &Inputs, split: &Split, network: &Network) -> Self {
         let mut residuals = Array2::zeros((split.held_out.len(), seen.width()));
         let mut tile = Tile::new(network);
         let mut input = vec![0.0; seen.width()];
@@ -245,27 +272,32 @@ impl Held {
         whitened.rows().into_iter().zip(gaps).map(|(row, gaps)| square(row) / present(gaps)).collect()
     }
 
-    /// The statistic that decides, in stretches of one series each. A stretch has a level of its own to begin with; where blocks are short,
-    /// several are one, or what a series does over longer than a block would be taken for a change of its level.
-    fn statistics(&self, member: &Member) -> Vec<Vec<Statistic>> {
-        let mut parts = vec![0.0; self.features];
-        let mut stretches: Vec<Vec<Statistic>> = Vec::new();
-        let mut before = None;
-        for ((residual, block), series) in self.residuals.rows().into_iter().zip(&self.blocks).zip(&self.series) {
-            let residual = residual.to_vec();
-            let statistic = member.statistic(&residual, &residual, &mut parts);
-            match (stretches.last_mut(), before) {
-                (Some(stretch), Some((of, from)))
-                    if of == series && (from == block || stretch.len() < decision::BLOCK) =>
-                {
-                    stretch.push(statistic);
-                }
-                _ => stretches.push(vec![statistic]),
-            }
-            before = Some((series, block));
-        }
-        stretches
+    /// The statistic that decides.
+    pub fn statistics(&self, member: &Member) -> Vec<Statistic> {
+        member.statistics(&self.residuals, self.features)
     }
+
+    fn stretches(&self, member: &Member) -> Vec<Vec<Statistic>> {
+        let places = self.series.iter().copied().zip(self.blocks.iter().copied());
+        stretches(places.zip(self.statistics(member)))
+    }
+}
+
+/// Statistics (with the series and the block of each) in stretches of one series each. A stretch has a level of its own to begin with;
+/// where blocks are short, several are one, or what a series does over longer than a block would be taken for a change of its level.
+pub(super) fn stretches(statistics: impl Iterator<Item = ((usize, usize), Statistic)>) -> Vec<Vec<Statistic>> {
+    let mut stretches: Vec<Vec<Statistic>> = Vec::new();
+    let mut before = None;
+    for ((series, block), statistic) in statistics {
+        match (stretches.last_mut(), before) {
+            (Some(stretch), Some((of, from))) if of == series && (from == block || stretch.len() < decision::BLOCK) => {
+                stretch.push(statistic);
+            }
+            _ => stretches.push(vec![statistic]),
+        }
+        before = Some((series, block));
+    }
+    stretches
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! One network of a model, and what its residuals look like on records that it was not trained on.
 
+use ndarray::Array2;
+
 use super::decision::Statistic;
 use super::network::Network;
 use super::residual::Residuals;
@@ -107,6 +109,13 @@ impl Member {
             window_present: present as f64 / residual.len() as f64,
             newest_present: counts[0] as f64 / features as f64,
         }
+    }
+
+    /// The same of residuals (rows x inputs, NaN where missing).
+    pub fn statistics(&self, residuals: &Array2<f32>, features: usize) -> Vec<Statistic> {
+        let mut parts = vec![0.0; features];
+        let rows = residuals.rows().into_iter().map(|row| row.to_vec());
+        rows.map(|row| self.statistic(&row, &row, &mut parts)).collect()
     }
 
     /// Takes off a residual (which becomes 0 where the input is missing) what its mean has moved by since training, and follows that;

@@ -1,6 +1,6 @@
 //! The model: what normal looks like, learned from records, and how strange one record is.
 //!
-//! scale (`scaler`) -> what each network sees (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized
+//! leave out what looks like a fault (`audit`) -> scale (`scaler`) -> what each network sees (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized
 //! by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened (`residual`) -> distance -> level, smoothed per
 //! series: the rank. From the residual of one of the networks a statistic that `decision` (rows with an order) or `tail` (others)
 //! judges. `memory` is what a series is remembered by, `fit` puts all together, `artifact` writes and reads the result.
@@ -8,6 +8,7 @@
 
 mod alarms;
 mod artifact;
+mod audit;
 mod bottleneck;
 mod decision;
 mod fit;
@@ -86,11 +87,13 @@ pub enum TrainingSource {
     File { name: String, rows: usize },
 }
 
-/// Training records, and how many windows of them were trained on and held out.
+/// Training records, how many of them were left out because they look like faults, and how many windows of the others were
+/// trained on and held out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowCounts {
     pub all: usize,
+    pub left_out: usize,
     pub training: usize,
     pub held_out: usize,
 }
@@ -245,6 +248,15 @@ impl Model {
                 levels: RARITIES.map(|rarity| tail.level(rarity)),
             },
         }
+    }
+
+    /// The factor, at least 1, within which the alarm budget is met at first (one standard error): few records say little of what is rare.
+    pub fn doubt(&self, budget: &AlarmBudget) -> f64 {
+        let error = match &self.deciding {
+            Deciding::Laws(laws) => Decision::new(*laws, budget, 0.0).doubt(self.rows.held_out),
+            Deciding::Tail(tail) => tail.doubt(budget.rate(), self.rows.held_out),
+        };
+        error.exp()
     }
 
     /// What is remembered of a series before its first record.

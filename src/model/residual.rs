@@ -41,9 +41,7 @@ impl Residuals {
     /// Correlations are shrunk towards 0 by the analytic optimum of Schäfer & Strimmer (2005): the fewer the rows for the
     /// number of inputs, the more.
     pub fn fit(residuals: ArrayView2<f32>, shrink_min: f64) -> Result<Self, FitError> {
-        let (mean, variance): (Vec<f64>, Vec<f64>) = residuals.columns().into_iter().map(moments).unzip();
-        let floor = VARIANCE_FLOOR * variance.iter().sum::<f64>() / variance.len() as f64 + 1e-12;
-        let scale: Vec<f64> = variance.iter().map(|v| (v + floor).sqrt()).collect();
+        let (mean, scale) = moments_of_all(residuals);
         let whitening = if mean.len() > WHITENED_MAX {
             None
         } else {
@@ -53,8 +51,13 @@ impl Residuals {
             });
             Some(inverse_square_root(&shrunk_correlation(&standard, shrink_min))?.mapv(|v| v as f32))
         };
-        let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
         Ok(Self { mean: narrow(mean), scale: narrow(scale), whitening })
+    }
+
+    /// The same without whitening.
+    pub fn standard(residuals: ArrayView2<f32>) -> Self {
+        let (mean, scale) = moments_of_all(residuals);
+        Self { mean: narrow(mean), scale: narrow(scale), whitening: None }
     }
 
     /// `residuals` (n x inputs) become standardised, those at `missing` (row, input; ascending) 0; `whitened`
@@ -94,6 +97,17 @@ fn settle(matrix: &Array2<f32>, gaps: &[(usize, usize)], mut whitened: ArrayView
             whitened.scaled_add(step, &column);
         }
     }
+}
+
+/// Mean and scale of each column.
+fn moments_of_all(residuals: ArrayView2<f32>) -> (Vec<f64>, Vec<f64>) {
+    let (mean, variance): (Vec<f64>, Vec<f64>) = residuals.columns().into_iter().map(moments).unzip();
+    let floor = VARIANCE_FLOOR * variance.iter().sum::<f64>() / variance.len() as f64 + 1e-12;
+    (mean, variance.iter().map(|v| (v + floor).sqrt()).collect())
+}
+
+fn narrow(values: Vec<f64>) -> Array1<f32> {
+    values.into_iter().map(|v| v as f32).collect()
 }
 
 /// Mean and variance of what is present; 0 and 0 where nothing is.

@@ -25,7 +25,12 @@ pub struct Scaler {
 impl Scaler {
     /// Over all rows of the table; missing values are left out, a feature without any value gets mean 0 and scale 1.
     pub fn fit(table: &Table) -> Self {
-        let (mean, scale) = (0..table.schema.len()).map(|j| moments(table, j)).unzip();
+        Self::of(table, &(0..table.rows()).collect::<Vec<_>>())
+    }
+
+    /// The same over some of the rows.
+    pub fn of(table: &Table, rows: &[usize]) -> Self {
+        let (mean, scale) = (0..table.schema.len()).map(|j| moments(table, rows, j)).unzip();
         Self { mean, scale }
     }
 
@@ -52,8 +57,8 @@ fn is_trained_on(value: f64) -> bool {
     value.abs() <= TRAINING_MAX
 }
 
-fn moments(table: &Table, j: usize) -> (f64, f64) {
-    let present = || (0..table.rows()).map(|i| table.row(i)[j]).filter(|v| is_trained_on(*v));
+fn moments(table: &Table, rows: &[usize], j: usize) -> (f64, f64) {
+    let present = || rows.iter().map(|&i| table.row(i)[j]).filter(|v| is_trained_on(*v));
     let n = present().count().max(1) as f64;
     let mean = present().sum::<f64>() / n;
     let sd = (present().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();

@@ -5,10 +5,21 @@ use std::ops::Range;
 use super::scaler::Scaler;
 use crate::record::Table;
 
-/// Each series is cut into this many blocks of consecutive records ...
-const BLOCKS: usize = 40;
-/// ... and every fourth is held out. Blocks, not single records: a record's neighbours would give it away.
-const EVERY: usize = 4;
+/// How a series is cut into blocks of consecutive records, and which are held out. Blocks, not single records: a record's neighbours
+/// would give it away.
+#[derive(Clone, Copy)]
+pub struct Cut {
+    pub blocks: usize,
+    /// One in so many is held out ...
+    pub folds: usize,
+    /// ... the first after so many.
+    pub fold: usize,
+    /// So many next to one that is held out are not trained on either.
+    pub apart: usize,
+}
+
+/// For calibration: every fourth of forty.
+const CALIBRATION: Cut = Cut { blocks: 40, folds: 4, fold: 3, apart: 0 };
 /// A series says something about its own order from this length on.
 const ORDER_ROWS_MIN: usize = 30;
 /// Lag-1 autocorrelation from which rows count as ordered in time, beyond ...
@@ -22,6 +33,9 @@ pub struct SeriesRows {
     pub features: usize,
     values: Vec<f32>,
     series: Vec<Range<usize>>,
+    /// Of each row, which one of the table it is, and whether it is left out.
+    origin: Vec<usize>,
+    left_out: Vec<bool>,
 }
 
 /// Windows by the row of their newest record.
@@ -42,13 +56,8 @@ pub struct HeldOut {
 
 impl SeriesRows {
     pub fn new(table: &Table, scaler: &Scaler) -> Self {
-        let features = table.schema.len();
         let mut order: Vec<usize> = (0..table.rows()).collect();
         order.sort_by_key(|&i| table.series[i]); // stable: log order stays
-        let mut values = vec![0.0; order.len() * features];
-        for (&i, out) in order.iter().zip(values.chunks_exact_mut(features)) {
-            scaler.scale_training(table.row(i), out);
-        }
         let mut series: Vec<Range<usize>> = Vec::new();
         for (to, pair) in order.chunk_by(|&a, &b| table.series[a] == table.series[b]).scan(0, |end, rows| {
             *end += rows.len();
@@ -56,7 +65,35 @@ impl SeriesRows {
         }) {
             series.push(to - pair..to);
         }
-        Self { features, values, series }
+        let features = table.schema.len();
+        let (values, left_out) = (vec![0.0; order.len() * features], vec![false; order.len()]);
+        let mut rows = Self { features, values, series, origin: order, left_out };
+        rows.scale(table, scaler);
+        rows
+    }
+
+    fn scale(&mut self, table: &Table, scaler: &Scaler) {
+        for (&i, out) in self.origin.iter().zip(self.values.chunks_exact_mut(self.features)) {
+            scaler.scale_training(table.row(i), out);
+        }
+    }
+
+    /// Leaves records out (by row): no window has them in it, and all are scaled anew by the others.
+    pub fn leave_out(&mut self, left_out: Vec<bool>, table: &Table) -> Scaler {
+        self.left_out = left_out;
+        let kept: Vec<usize> =
+            self.origin.iter().zip(&self.left_out).filter(|(_, out)| !**out).map(|(&i, _)| i).collect();
+        let scaler = Scaler::of(table, &kept);
+        self.scale(table, &scaler);
+        scaler
+    }
+
+    pub fn is_left_out(&self, row: usize) -> bool {
+        self.left_out[row]
+    }
+
+    pub fn left_out(&self) -> usize {
+        self.left_out.iter().filter(|out| **out).count()
     }
 
     pub fn rows(&self) -> usize {
@@ -99,23 +136,33 @@ impl SeriesRows {
         if alone > 1e-9 * pairs { (together / alone, pairs) } else { (0.0, pairs.max(1.0)) }
     }
 
-    /// Cuts each series into blocks (of at least two windows' length, if windows are longer than one record) and holds
-    /// every fourth out. The count goes on over the series, so that many short series are split as well as one long one.
+    /// Cuts each series into blocks (of at least two windows' length, if windows are longer than one record). The count goes on over the series, so that many short series are split as well as one long one.
     pub fn split(&self, width: usize) -> Split {
+        self.cut(width, CALIBRATION)
+    }
+
+    /// The same, cut otherwise.
+    pub fn cut(&self, width: usize, cut: Cut) -> Split {
         let mut split = Split { training: Vec::new(), held_out: Vec::new() };
         let mut block = 0;
         for (series, range) in self.series.iter().enumerate() {
             let shortest = if width > 1 { 2 * width } else { 1 };
-            let length = (range.len() / BLOCKS).max(shortest).min(range.len() / EVERY).max(1);
-            let mut training_run = 0;
+            let length = (range.len() / cut.blocks).max(shortest).min(range.len() / cut.folds).max(1);
+            let (mut run, mut training_run) = (0, 0);
             for (i, row) in range.clone().enumerate() {
                 let at = block + i / length;
-                let held_out = at % EVERY == EVERY - 1;
-                training_run = if held_out { 0 } else { training_run + 1 };
+                if self.left_out[row] {
+                    (run, training_run) = (0, 0);
+                    continue;
+                }
+                let after = (at + cut.folds - cut.fold) % cut.folds;
+                let held_out = after == 0;
+                run += 1;
+                training_run = if after.min(cut.folds - after) <= cut.apart { 0 } else { training_run + 1 };
                 if training_run >= width {
                     split.training.push(row);
-                } else if held_out && i + 1 >= width {
-                    split.held_out.push(HeldOut { row, block: at / EVERY, series });
+                } else if held_out && run >= width {
+                    split.held_out.push(HeldOut { row, block: at / cut.folds, series });
                 }
             }
             block += range.len().div_ceil(length);
@@ -143,6 +190,46 @@ mod tests {
         assert_eq!(rows.series(), [0..3, 3..6]);
         assert_eq!(rows.window(2, 3), [1.0, 2.0, 3.0]);
         assert_eq!(rows.window(4, 2), [10.0, 20.0]);
+    }
+
+    #[test]
+    fn no_window_has_what_is_left_out_and_the_scale_is_that_of_the_others() {
+        let mut mixed = table(1, (0..800).map(|i| f64::from(i % 2) * 1e3 + f64::from(i / 2 % 7)).collect());
+        mixed.series = (0..800).map(|i| i % 2).collect();
+        mixed.values[2 * 100] = 1e6; // row 100 of the first series
+        let mut rows = SeriesRows::new(&mixed, &Scaler::fit(&mixed));
+        let whole = rows.split(3);
+        let scaler = rows.leave_out((0..800).map(|row| (98..=100).contains(&row)).collect(), &mixed);
+        assert_eq!(rows.left_out(), 3);
+        let kept: Vec<f64> =
+            mixed.values.iter().enumerate().filter(|(i, _)| ![196, 198, 200].contains(i)).map(|(_, v)| *v).collect();
+        let expected = Scaler::fit(&table(1, kept));
+        assert!((scaler.scale[0] - expected.scale[0]).abs() < 1e-9 && (scaler.mean[0] - expected.mean[0]).abs() < 1e-9);
+        assert!((rows.window(300, 1)[0] - ((6.0 - scaler.mean[0]) / scaler.scale[0]) as f32).abs() < 1e-6);
+        let split = rows.split(3);
+        let touched = |row: &usize| (98..=102).contains(row);
+        let expected: Vec<usize> = whole.training.iter().copied().filter(|row| !touched(row)).collect();
+        assert_eq!(split.training, expected);
+        let held = |split: &Split| split.held_out.iter().map(|h| (h.row, h.block, h.series)).collect::<Vec<_>>();
+        let expected: Vec<_> = held(&whole).into_iter().filter(|(row, ..)| !touched(row)).collect();
+        assert_eq!(held(&split), expected);
+    }
+
+    #[test]
+    fn folds_hold_every_window_out_once_and_keep_their_distance() {
+        let rows = rows(1, (0..403).map(f64::from).collect());
+        let mut all = Vec::new();
+        for fold in 0..5 {
+            let split = rows.cut(3, Cut { blocks: 20, folds: 5, fold, apart: 1 });
+            let held: Vec<usize> = split.held_out.iter().map(|h| h.row).collect();
+            assert!(split.training.len() > 130, "{}", split.training.len());
+            for &row in &split.training {
+                assert!(held.iter().all(|h| h.abs_diff(row) > 20), "window of row {row}");
+            }
+            all.extend(held);
+        }
+        all.sort_unstable();
+        assert_eq!(all, (2..403).collect::<Vec<_>>());
     }
 
     #[test]

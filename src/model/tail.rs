@@ -74,6 +74,15 @@ impl Tail {
     }
 }
 
+impl Tail {
+    /// How unsure it is how often the level for a share `alarms` is exceeded, as it was learned from `scores` ones: standard error of the
+    /// logarithm. Of a tail of shape 0, whose scale is known within 1 / sqrt(peaks).
+    pub fn doubt(&self, alarms: f64, scores: usize) -> f64 {
+        let reach = (self.rate / alarms).ln().max(1.0);
+        reach / (self.rate.max(alarms) * scores as f64).max(1.0).sqrt()
+    }
+}
+
 /// Shape by probability-weighted moments, drawn towards 0 the more, the fewer of the peaks are independent.
 fn shape(excesses: &[f64], mean: f64, independent: f64) -> f64 {
     let n = excesses.len() as f64;

@@ -62,7 +62,9 @@ impl<'a> Inputs<'a> {
             for range in rows.series() {
                 let mut average = vec![f32::NAN; rows.features];
                 for row in range.clone() {
-                    view.follow(&mut average, rows.window(row, 1));
+                    if !rows.is_left_out(row) {
+                        view.follow(&mut average, rows.window(row, 1));
+                    }
                     averages.extend_from_slice(&average);
                 }
             }

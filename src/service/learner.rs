@@ -155,7 +155,17 @@ impl Learner<'_> {
         let fitted = self.alive(|| Model::fit(&table, self.model, self.profile, source, &mut progress));
         match fitted {
             Err(FitError::Stopped) => Ok(None),
-            fitted => fitted.context("train the model").map(Some),
+            Err(error) => Err(error).context("train the model"),
+            Ok(model) => {
+                if model.rows().left_out > 0 {
+                    tracing::warn!(
+                        records = model.rows().all,
+                        left_out = model.rows().left_out,
+                        "some of the history looks like faults and was not learned from"
+                    );
+                }
+                Ok(Some(model))
+            }
         }
     }
 

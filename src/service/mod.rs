@@ -300,7 +300,13 @@ impl Context {
     fn put_in_force(&self, model: Model, edition: Edition) {
         let budget = &self.config.detector.alarms;
         self.metrics.model(model.fingerprint(), budget.rate(), model.ordered());
-        tracing::info!(model = model.fingerprint(), features = model.schema().len(), alarms = %budget, "model in force");
+        tracing::info!(
+            model = model.fingerprint(),
+            features = model.schema().len(),
+            alarms = %budget,
+            met_within_factor = format!("{:.1}", model.doubt(budget)),
+            "model in force"
+        );
         self.progress.at(Stage::Done, 1, 1);
         // The probes take workers for alive from here on.
         self.pulses.iter().for_each(|pulse| pulse.turn());

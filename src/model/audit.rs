@@ -1,0 +1,240 @@
+//! Which training records are no normal behaviour. A fault among them is learned as normal, and spoils what is measured on those
+//! that are held out.
+//!
+//! It is what the decision itself would tell of as critical: each block is seen by a network that learned from others, and not from
+//! those next to it, into which a fault may reach (purged cross-validation, López de Prado 2018, 7.4); and the law of the peaks is that of their medians, which single faults do not move.
+
+use ndarray::{Array2, Axis};
+use std::ops::ControlFlow;
+
+use super::decision::{self, Decision, Peaks, Watch};
+use super::fit::{self, FitError, Held};
+use super::member::{Member, Term};
+use super::network::Network;
+use super::profile::Part;
+use super::residual::Residuals;
+use super::series::{Cut, SeriesRows, Split};
+use super::settings::ModelSettings;
+use super::view::Inputs;
+use super::{AlarmBudget, Statistic};
+
+/// Networks that are trained for it.
+pub const NETWORKS: usize = 6;
+/// A fault of up to a twentieth or so of a series is not seen by the network that judges it.
+const BLOCKS: usize = 20;
+/// Height, in thresholds, from which an incident is left out. What is lower is often rare but normal, and a network that never saw it
+/// would flag it whenever it comes again.
+const HEIGHT: f64 = 3.0;
+/// If more than this share of the records would be left out, none is: so much is no exception.
+const SHARE_MAX: f64 = 0.2;
+/// Share of the records, the strangest, that say nothing about how large residuals ordinarily are.
+const TRIMMED: f64 = 0.1;
+const TRIMS: usize = 2;
+/// Records, evenly picked, that are asked for that.
+const SAMPLE_MAX: usize = 20_000;
+/// As by default in service: when an incident is over, and how fast its bar rises.
+const HOLD: f64 = 0.5;
+const CREEP: f64 = 1.0 / 400.0;
+
+/// A record whose window was held out.
+struct Seen {
+    row: usize,
+    series: usize,
+    block: usize,
+    statistic: Statistic,
+}
+
+/// By row, whether it is to be left out. `part`: the network that decides; `progress` gets (done, total) steps.
+pub fn strange(
+    rows: &SeriesRows,
+    part: &Part,
+    settings: &ModelSettings,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Vec<bool>, FitError> {
+    let none = vec![false; rows.rows()];
+    let Some(mut seen) = cross_fitted(rows, part, settings, progress)? else { return Ok(none) };
+    seen.sort_by_key(|s| s.row);
+    let laws = decision::learn(&fit::stretches(seen.iter().map(|s| ((s.series, s.block), s.statistic))), Peaks::Median);
+    let decision = Decision::new(laws, &AlarmBudget::default(), HOLD).without_second_rule();
+    let mut strange = none.clone();
+    for series in seen.chunk_by(|a, b| a.series == b.series) {
+        let mut watch = Watch::start(&laws);
+        let mut start = 0;
+        for Seen { row, statistic, .. } in series {
+            if !watch.is_open() {
+                start = row + 1 - part.view.window;
+            }
+            if decision.see(&mut watch, *statistic, CREEP).flagged && watch.height() >= HEIGHT {
+                strange[start..=*row].fill(true);
+            }
+        }
+    }
+    let share = strange.iter().filter(|s| **s).count() as f64 / rows.rows() as f64;
+    Ok(if share <= SHARE_MAX { strange } else { none })
+}
+
+/// Every record as a network sees it that learned from others. None if they are too few.
+fn cross_fitted(
+    rows: &SeriesRows,
+    part: &Part,
+    settings: &ModelSettings,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Option<Vec<Seen>>, FitError> {
+    let inputs = Inputs::new(rows, part.view);
+    let cuts = (0..NETWORKS).map(|fold| Cut { blocks: BLOCKS, folds: NETWORKS, fold, apart: 1 });
+    let splits: Vec<Split> = cuts.map(|cut| rows.cut(part.view.window, cut)).collect();
+    let few = |split: &Split| split.training.len() < fit::TRAINING_MIN || split.held_out.len() < fit::HELD_OUT_MIN;
+    if splits.iter().any(few) {
+        return Ok(None);
+    }
+    let mut networks = Vec::with_capacity(NETWORKS);
+    let mut sample = Vec::new();
+    let step = rows.rows().div_ceil(SAMPLE_MAX);
+    for (done, split) in (0..).step_by(settings.steps).zip(&splits) {
+        let mut progress = |step: u64, of: u64| progress(done + step, of);
+        let (network, held) = fit::learn_network(&inputs, split, part, settings, &mut progress)?;
+        sample.extend(held.residuals.rows().into_iter().step_by(step).flatten().copied());
+        networks.push(network);
+    }
+    let sample = Array2::from_shape_vec((sample.len() / inputs.width(), inputs.width()), sample)
+        .map_err(|e| FitError::Numeric { what: "residuals of held-out records", why: e.to_string() })?;
+    let Some(first) = networks.first() else { return Ok(None) };
+    let residuals = ordinary_residuals(&sample, part, first, rows.features);
+    let mut seen = Vec::with_capacity(rows.rows());
+    for (fold, (network, split)) in networks.into_iter().zip(&splits).enumerate() {
+        let held = Held::of(&inputs, split, &network);
+        let statistics = held.statistics(&deciding(part, network, residuals.clone()));
+        for (window, statistic) in split.held_out.iter().zip(statistics) {
+            let block = NETWORKS * window.block + fold;
+            seen.push(Seen { row: window.row, series: window.series, block, statistic });
+        }
+    }
+    Ok(Some(seen))
+}
+
+fn deciding(part: &Part, network: Network, residuals: Residuals) -> Member {
+    Member { view: part.view, weight: 0.0, network, residuals, distance: Term::NONE, slow: None }
+}
+
+/// How large residuals ordinarily are: without the strangest records.
+fn ordinary_residuals(sample: &Array2<f32>, part: &Part, network: &Network, features: usize) -> Residuals {
+    let mut member = deciding(part, network.clone(), Residuals::standard(sample.view()));
+    for _ in 0..TRIMS {
+        let kept = ordinary(&member.statistics(sample, features));
+        member.residuals = Residuals::standard(sample.select(Axis(0), &kept).view());
+    }
+    member.residuals
+}
+
+/// All but the strangest.
+fn ordinary(statistics: &[Statistic]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..statistics.len()).collect();
+    order.sort_by(|&a, &b| statistics[a].window.total_cmp(&statistics[b].window));
+    order.truncate((statistics.len() as f64 * (1.0 - TRIMMED)).ceil() as usize);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Profile;
+    use super::super::profile::parts;
+    use super::super::scaler::Scaler;
+    use super::super::testing::{noise, table};
+    use super::*;
+    use crate::record::Table;
+
+    const ROWS: usize = 2_400;
+
+    /// Four sensors that follow one slow load, and noise.
+    fn plant(seed: u64) -> Vec<f64> {
+        let (mut load, errors) = (0.0, noise(seed + 1, 4 * ROWS));
+        let loads = noise(seed, ROWS).into_iter().map(|e| (load = 0.95 * load + 0.3 * e, load).1);
+        loads
+            .enumerate()
+            .flat_map(|(i, load)| {
+                let errors = &errors[4 * i..4 * i + 4];
+                [load, -load, 2.0 * load, 0.5 * load]
+                    .into_iter()
+                    .zip(errors)
+                    .map(|(v, e)| v + 0.1 * e)
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// One sensor goes off by `size`.
+    fn disturb(values: &mut [f64], rows: std::ops::Range<usize>, size: f64) {
+        rows.for_each(|row| values[4 * row + 1] += size);
+    }
+
+    fn found(table: &Table) -> Vec<usize> {
+        let rows = SeriesRows::new(table, &Scaler::fit(table));
+        assert!(rows.ordered());
+        let part = *parts(Profile::Balanced, true, 4, None).last().unwrap();
+        let settings = ModelSettings { steps: 200, ..Default::default() };
+        let strange = strange(&rows, &part, &settings, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        (0..strange.len()).filter(|&row| strange[row]).collect()
+    }
+
+    #[test]
+    fn faults_are_left_out_and_nothing_else() {
+        let mut values = plant(1);
+        assert_eq!(found(&table(4, values.clone())), Vec::<usize>::new(), "nothing is wrong");
+        disturb(&mut values, 700..790, 4.0);
+        disturb(&mut values, 1_900..1_930, -4.0);
+        let rows = found(&table(4, values));
+        let faulty = |row: &usize| (700..790).contains(row) || (1_900..1_930).contains(row);
+        let hits = rows.iter().filter(|row| faulty(row)).count();
+        assert!(hits >= 114, "{hits} of 120");
+        let near = |row: &usize| (690..815).contains(row) || (1_890..1_955).contains(row);
+        assert!(rows.iter().all(near), "{rows:?}");
+    }
+
+    #[test]
+    fn each_series_is_judged_by_itself() {
+        let (mut one, other) = (plant(2), plant(3));
+        disturb(&mut one, 1_000..1_060, 4.0);
+        // Their records alternate; rows are sorted by series.
+        let mixed = one.chunks(4).zip(other.chunks(4)).flat_map(|(a, b)| [a, b].concat()).collect();
+        let mut both = table(4, mixed);
+        both.series = (0..2 * ROWS as u32).map(|row| row % 2).collect();
+        let rows = found(&both);
+        assert!(rows.len() >= 55 && rows.iter().all(|row| (990..1_085).contains(row)), "{rows:?}");
+    }
+
+    #[test]
+    fn what_comes_again_and_again_is_normal() {
+        let mut values = plant(4);
+        (20..ROWS - 20).step_by(60).for_each(|row| disturb(&mut values, row..row + 12, 4.0));
+        assert_eq!(found(&table(4, values)), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn a_model_with_faults_in_its_training_records_is_about_that_without() {
+        let fitted = |values: Vec<f64>| {
+            let source = super::super::TrainingSource::File { name: "test".to_owned(), rows: ROWS };
+            let settings = ModelSettings { steps: 200, ..Default::default() };
+            let go_on = &mut |_, _| ControlFlow::Continue(());
+            super::super::Model::fit(&table(4, values), &settings, Profile::Balanced, source, go_on).unwrap()
+        };
+        let mut values = plant(5);
+        let clean = fitted(values.clone());
+        // In held-out blocks and in others.
+        disturb(&mut values, 600..720, 30.0);
+        let dirty = fitted(values);
+        assert_eq!(clean.rows().left_out, 0);
+        assert!((115..160).contains(&dirty.rows().left_out), "{:?}", dirty.rows());
+        for (a, b) in clean.scaler().scale.iter().zip(&dirty.scaler().scale) {
+            assert!((0.8..1.25).contains(&(b / a)), "scale {b} instead of {a}");
+        }
+        let (super::super::Deciding::Laws(clean), super::super::Deciding::Laws(dirty)) =
+            (&clean.deciding, &dirty.deciding)
+        else {
+            panic!("records have an order")
+        };
+        for (a, b) in clean.iter().zip(dirty) {
+            let (a, b) = (a.peak + 6.0 * a.spread, b.peak + 6.0 * b.spread);
+            assert!((0.6..1.6).contains(&(b / a)), "threshold {b} instead of {a}");
+        }
+    }
+}
