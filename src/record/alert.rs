@@ -184,18 +184,18 @@ mod tests {
             imputed: false,
         };
         let sensors = [
-            sensor("motor.current", 39.6, 56.01526446641287, 0.7835941063426628),
-            sensor("valve.position", 65.7, 62.45676033405863, 0.04531458922677293),
+            sensor("motor.current", 39.6, 56.012998910708276, 0.7841499314743929),
+            sensor("valve.position", 65.7, 62.456889324915736, 0.04534670968731548),
         ];
         let alert = Alert {
             topic: "plant",
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 2.1113525991799893,
-            record_score: 1.7080611324520862,
+            score: 2.1113519953674054,
+            record_score: 1.6980109367362697,
             incident: Some(Offset(5723)),
-            model: "04d63c464ad2dba2",
+            model: "92cc9bc635b52d68",
             sensors: &sensors,
             other_share: 0.0,
         };
