@@ -11,7 +11,7 @@ use safetensors::tensor::{self, Dtype, SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::decision::Law;
+use super::law::Law;
 use super::member::{Member, Slow, Term};
 use super::network::{Dense, LAYERS, Network};
 use super::residual::{Residuals, WHITENED_MAX};

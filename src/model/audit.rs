@@ -7,8 +7,9 @@
 use ndarray::{Array2, Axis};
 use std::ops::ControlFlow;
 
-use super::decision::{self, Decision, Peaks, Watch};
+use super::decision::{Decision, Watch};
 use super::fit::{self, FitError, Held};
+use super::law::{self, Peaks};
 use super::member::{Member, Term};
 use super::network::Network;
 use super::profile::Part;
@@ -54,7 +55,7 @@ pub fn strange(
     let none = vec![false; rows.rows()];
     let Some(mut seen) = cross_fitted(rows, part, settings, progress)? else { return Ok(none) };
     seen.sort_by_key(|s| s.row);
-    let laws = decision::learn(&fit::stretches(seen.iter().map(|s| ((s.series, s.block), s.statistic))), Peaks::Median);
+    let laws = law::learn(&fit::stretches(seen.iter().map(|s| ((s.series, s.block), s.statistic))), Peaks::Median);
     let decision = Decision::new(laws, &AlarmBudget::default(), HOLD).without_second_rule();
     let mut strange = none.clone();
     for series in seen.chunk_by(|a, b| a.series == b.series) {

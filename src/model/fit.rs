@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::audit;
 use super::bottleneck::Principal;
-use super::decision::Peaks;
+use super::law::{self, Peaks};
 use super::member::{Member, Slow, Term};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
@@ -184,7 +184,7 @@ pub(super) fn learn_network(
 /// What the statistic that decides is like on held-out records.
 fn decide(member: &Member, held: &Held, ordered: bool) -> Deciding {
     if ordered {
-        return Deciding::Laws(decision::learn(&held.stretches(member), Peaks::Mean));
+        return Deciding::Laws(law::learn(&held.stretches(member), Peaks::Mean));
     }
     let levels = held.distances.iter().map(|distance| member.distance.level(*distance)).collect();
     Deciding::Tail(Tail::fit(levels))

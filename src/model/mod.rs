@@ -1,9 +1,9 @@
 //! The model: what normal looks like, learned from records, and how strange one record is.
 //!
-//! leave out what looks like a fault (`audit`) -> scale (`scaler`) -> what each network sees (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized
-//! by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened (`residual`) -> distance -> level, smoothed per
-//! series: the rank. From the residual of one of the networks a statistic that `decision` (rows with an order) or `tail` (others)
-//! judges. `memory` is what a series is remembered by, `fit` puts all together, `artifact` writes and reads the result.
+//! what looks like a fault is left out (`audit`) -> scale (`scaler`) -> what each network sees (`view`, chosen by `profile`) ->
+//! autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
+//! (`residual`) -> distance -> level, smoothed per series: the rank. From the residual of one of the networks a statistic that `decision`
+//! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all together, `artifact` writes and reads the result.
 //! The reasons and sources are in docs/detection.md.
 
 mod alarms;
@@ -12,6 +12,7 @@ mod audit;
 mod bottleneck;
 mod decision;
 mod fit;
+mod law;
 mod member;
 mod memory;
 mod network;
@@ -40,7 +41,8 @@ pub(crate) use tile::{TILE, Tile};
 
 use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
 pub(crate) use decision::Statistic;
-use decision::{Decision, Laws, RARITIES};
+use decision::{Decision, RARITIES};
+use law::Laws;
 use member::{Member, Slow};
 use memory::Places;
 use scaler::Scaler;

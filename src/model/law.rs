@@ -1,0 +1,191 @@
+//! What the statistic that decides was like in training: its level, and the law of the peaks of blocks of records above that.
+
+use super::decision::{BLOCK, CHANNELS, FOLLOW, Statistic, WEIGHTS};
+
+/// Records that the first level of a stretch counts for.
+const LEARNING_RECORDS: f64 = 30.0;
+/// Shortest block that a law is learned from, where there are few records, and the number of blocks that is wanted.
+const LEARNING_BLOCK_MIN: usize = 5;
+const LEARNING_BLOCKS: usize = 10;
+/// The spread of the peaks is at least this part of the spread of the statistic.
+const SPREAD_FLOOR: f64 = 0.1;
+/// Of the standard Gumbel law: Euler's constant is its mean, and its mean absolute deviation.
+const GUMBEL_MEAN: f64 = 0.577_215_664_9;
+const GUMBEL_DEVIATION: f64 = 0.982_8;
+/// And its median, and the median absolute deviation from that.
+const GUMBEL_MEDIAN: f64 = 0.366_512_920_6;
+const GUMBEL_MEDIAN_DEVIATION: f64 = 0.767_049_251_3;
+
+/// What a statistic was like in training, smoothed in one way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Law {
+    /// Median.
+    pub level: f64,
+    /// Mean of the blocks' peaks above the level, and their mean absolute deviation.
+    pub peak: f64,
+    pub spread: f64,
+    /// Least spread that is believed.
+    pub floor: f64,
+    /// How far blocks began above that level: a series may differ from the others by as much, which its first records cannot tell.
+    pub start: f64,
+}
+
+/// Of each way of smoothing.
+pub type Laws = [Law; CHANNELS];
+
+/// The laws over stretches of held-out records of one series each; not all of them empty.
+pub fn learn(stretches: &[Vec<Statistic>], peaks: Peaks) -> Laws {
+    std::array::from_fn(|i| law(stretches, i, peaks))
+}
+
+/// How the law of the peaks is estimated.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Peaks {
+    /// By mean and mean absolute deviation, as in service.
+    Mean,
+    /// By medians, where some of the peaks may be those of faults.
+    Median,
+}
+
+fn law(stretches: &[Vec<Statistic>], channel: usize, how: Peaks) -> Law {
+    let (mut above, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    for stretch in stretches.iter().filter(|stretch| !stretch.is_empty()) {
+        let beginning = &stretch[..stretch.len().div_ceil(4)];
+        let mut level = median(beginning.iter().map(|s| s.seen(channel)).collect());
+        let mut value = level;
+        starts.push(level);
+        for (i, statistic) in stretch.iter().enumerate() {
+            value += WEIGHTS[channel] * (statistic.of(channel, level) - value);
+            let u = value - level;
+            level += FOLLOW.max(1.0 / (i as f64 + LEARNING_RECORDS)) * u;
+            above.push(u);
+            values.push(value);
+        }
+    }
+    let level = median(values.clone());
+    let deviation = mean(values.iter().map(|v| (v - level).abs()));
+    // Where records are few, shorter blocks give more peaks, of a lower mean: of n times as many records a Gumbel law's peak lies
+    // ln n scales higher.
+    let length = learning_block(above.len());
+    let highest = |part: &[f64]| part.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let peaks: Vec<f64> = above.chunks_exact(length).map(highest).collect();
+    // A statistic that never moves has no spread; rounding must not be one.
+    let floor = (SPREAD_FLOOR * deviation).max(1e-3 * level.abs()).max(1e-9);
+    let (peak, spread) = match how {
+        Peaks::Mean => {
+            let peak = mean(peaks.iter().copied());
+            (peak, mean(peaks.iter().map(|p| (p - peak).abs())))
+        }
+        Peaks::Median => {
+            let middle = median(peaks.clone());
+            let scale = median(peaks.iter().map(|p| (p - middle).abs()).collect()) / GUMBEL_MEDIAN_DEVIATION;
+            (middle + (GUMBEL_MEAN - GUMBEL_MEDIAN) * scale, GUMBEL_DEVIATION * scale)
+        }
+    };
+    let spread = spread.max(floor);
+    let longer = (BLOCK as f64 / length as f64).ln() * spread / GUMBEL_DEVIATION;
+    let start = starts.into_iter().fold(level, f64::max) - level;
+    Law { level, peak: peak.max(0.0) + longer, spread, floor, start }
+}
+
+/// Records of the blocks that a law is learned from `records` by.
+fn learning_block(records: usize) -> usize {
+    (records / LEARNING_BLOCKS).clamp(LEARNING_BLOCK_MIN, BLOCK).min(records.max(1))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let n = values.len().max(1) as f64;
+    values.sum::<f64>() / n
+}
+
+/// How many mean absolute deviations above their mean the peaks of a Gumbel law exceed `expected` times per block.
+pub fn reach(expected: f64) -> f64 {
+    (-expected.max(f64::MIN_POSITIVE).ln() - GUMBEL_MEAN) / GUMBEL_DEVIATION
+}
+
+/// How unsure it is how often the threshold is exceeded that a law says is exceeded `allowed` times per block, as few records say little of
+/// rare peaks: standard error of the logarithm. That of a return level in scales of a Gumbel law, asymptotically (Johnson, Kotz &
+/// Balakrishnan 1995, 22.9); peaks are that much rarer beyond it.
+pub fn doubt(allowed: f64, records: usize) -> f64 {
+    let length = learning_block(records);
+    let peaks = (records / length).max(1) as f64;
+    let rarity = -(allowed * length as f64 / BLOCK as f64).ln();
+    ((1.1087 + 0.5140 * rarity + 0.6079 * rarity * rarity) / peaks).sqrt()
+}
+
+/// Statistics for the tests of this module and of the decision.
+#[cfg(test)]
+pub mod testing {
+    use super::super::testing::noise;
+    use super::Statistic;
+
+    /// Absolute values of noise with memory: a statistic of an ordinary machine.
+    pub fn calm(seed: u64, n: usize) -> Vec<f64> {
+        noise(seed, n)
+            .chunks(4)
+            .flat_map(|four| vec![four.iter().map(|v| v.abs()).sum::<f64>() / 4.0; four.len()])
+            .collect()
+    }
+
+    /// The window and the newest record say the same.
+    pub fn both(statistic: f64) -> Statistic {
+        Statistic { window: statistic, newest: statistic, window_present: 1.0, newest_present: 1.0 }
+    }
+
+    pub fn stretches(statistics: &[f64], length: usize) -> Vec<Vec<Statistic>> {
+        statistics.chunks(length).map(|stretch| stretch.iter().map(|s| both(*s)).collect()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decision::ALONE;
+    use super::super::testing::noise;
+    use super::testing::{calm, stretches};
+    use super::*;
+
+    #[test]
+    fn few_records_give_the_law_that_many_give() {
+        let [many, ..] = learn(&stretches(&calm(1, 4_000), 100), Peaks::Mean);
+        for seed in 20..30 {
+            let [few, ..] = learn(&stretches(&calm(seed, 60), 15), Peaks::Mean);
+            let (a, b) = (many.peak + 3.0 * many.spread, few.peak + 3.0 * few.spread);
+            assert!((0.4..2.5).contains(&(b / a)), "threshold {b} from few, {a} from many");
+        }
+    }
+
+    #[test]
+    fn the_doubt_of_a_law_is_the_spread_of_those_that_others_learn() {
+        // Independent values, so that blocks tell as much as their number says.
+        let calm = |seed: u64, n: usize| noise(seed, n).iter().map(|v| v.abs()).collect::<Vec<_>>();
+        let allowed = 0.0025;
+        for records in [60, 500, 5_000] {
+            let thresholds: Vec<f64> = (0..40)
+                .map(|seed| {
+                    let law = learn(&stretches(&calm(100 + seed, records), 50), Peaks::Mean)[ALONE];
+                    law.peak + reach(allowed) * law.spread
+                })
+                .collect();
+            let many = learn(&stretches(&calm(99, 100_000), 50), Peaks::Mean)[ALONE];
+            let middle = mean(thresholds.iter().copied());
+            let error = mean(thresholds.iter().map(|t| (t - middle).powi(2))).sqrt() * GUMBEL_DEVIATION / many.spread;
+            let ratio = error / doubt(allowed, records);
+            assert!((0.5..2.0).contains(&ratio), "{records} records: {error}, said {}", doubt(allowed, records));
+        }
+    }
+
+    #[test]
+    fn single_faults_do_not_move_a_law_of_medians() {
+        let mut statistics = calm(1, 4_000);
+        statistics[1_000..1_200].iter_mut().for_each(|s| *s += 20.0);
+        let [clean, ..] = learn(&stretches(&calm(1, 4_000), 100), Peaks::Mean);
+        let [law, ..] = learn(&stretches(&statistics, 100), Peaks::Median);
+        let (a, b) = (clean.peak + 6.0 * clean.spread, law.peak + 6.0 * law.spread);
+        assert!((0.7..1.4).contains(&(b / a)), "threshold {b} with faults, {a} without");
+    }
+}
