@@ -87,7 +87,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         incidents::write(path, &incidents)?;
     }
     let flagged = judged.iter().filter(|s| s.flagged).count();
-    writeln!(out, "{}", told(&model, &args.alarms.alarms, "rows"))?;
+    let learned = told(&model, &args.alarms.alarms, "rows");
+    writeln!(out, "{learned}")?;
     writeln!(out, "{flagged} of {} later rows flagged, incidents: {}", judged.len(), incidents.len())?;
     let quality = args.label.as_ref().map(|_| agreement(&records.labels[args.train_rows..], judged));
     let (count, rows) = match (&quality, model.ordered()) {
@@ -109,8 +110,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     if let (Some(path), Some(chart)) = (&args.report, chart) {
         let page = chart.page(&Subject {
             file: &file_name(&args.csv.file),
-            model: model.fingerprint(),
-            train_rows: training.rows(),
+            learned: &learned,
             alarms,
             sensors: &names,
             quality: quality.as_ref(),

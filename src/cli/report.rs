@@ -30,8 +30,8 @@ const FAINT: f32 = 0.1;
 /// What the page is about.
 pub struct Subject<'a> {
     pub file: &'a str,
-    pub model: &'a str,
-    pub train_rows: usize,
+    /// What the model was learned from.
+    pub learned: &'a str,
     pub alarms: Alarms,
     pub sensors: &'a [String],
     /// Where there are labels.
@@ -86,11 +86,7 @@ impl Chart {
         let mut page = String::new();
         let title = escape(&format!("residua backtest: {}", subject.file));
         write!(page, "<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>")?;
-        write!(
-            page,
-            "<h1>{title}</h1><p>Model <code>{}</code>, learned from the first {} rows. ",
-            subject.model, subject.train_rows
-        )?;
+        write!(page, "<h1>{title}</h1><p>{}. ", escape(subject.learned))?;
         let rows = self.rows.len();
         write!(
             page,
@@ -279,15 +275,19 @@ mod tests {
         let sensors = ["<script>".to_owned()];
         let subject = Subject {
             file: "\"x\".csv",
-            model: "00",
-            train_rows: 1,
+            learned: "<i>",
             alarms: Alarms { accepted: AlarmBudget::default(), incidents: true, labelled: false, count: 1, rows: 3 },
             sensors: &sensors,
             quality: None,
             incidents: &[incident],
         };
         let page = chart.page(&subject).unwrap();
-        assert!(page.contains("&lt;b&gt;") && page.contains("a&amp;b (100 %)") && page.contains("&lt;script&gt;"));
+        assert!(
+            page.contains("&lt;b&gt;")
+                && page.contains("&lt;i&gt;. ")
+                && page.contains("a&amp;b (100 %)")
+                && page.contains("&lt;script&gt;")
+        );
         assert!(!page.contains("<script"), "{page}");
         assert!(!page.contains("src=") && !page.contains("@import") && !page.contains("url("), "nothing is loaded");
     }
