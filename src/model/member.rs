@@ -1,5 +1,7 @@
 //! One network of a model, and what its residuals look like on records that it was not trained on.
 
+use std::f64::consts::LN_2;
+
 use ndarray::Array2;
 
 use super::decision::Statistic;
@@ -64,7 +66,8 @@ impl Term {
         let median = distances[distances.len() / 2].max(1e-9);
         let top = distances[(distances.len() - 1) * 99 / 100];
         let mut term = Self { median, top: 1.0 };
-        term.top = term.level(top).max(1e-6);
+        // It is at least that of the median, unless residuals are almost 0: then nothing says how large they may be.
+        term.top = term.level(top).max(LN_2);
         term
     }
 
@@ -150,4 +153,24 @@ fn slow_average(before: f32, r: f32) -> f32 {
     const LARGEST: f32 = 1e6;
     let r = if r.is_nan() { 0.0 } else { r.clamp(-LARGEST, LARGEST) };
     before + SLOW * (r - before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_1_of_one_record_in_a_hundred() {
+        let term = Term::fit((1..=1_000).map(f64::from).collect());
+        assert!((term.level(990.0) - 1.0).abs() < 0.01 && term.level(0.0) == 0.0 && term.level(f64::INFINITY) < 100.0);
+        assert_eq!(term.level(term.median), term.ordinary());
+    }
+
+    #[test]
+    fn where_nothing_was_ever_rebuilt_badly_levels_stay_sane() {
+        for distances in [vec![0.0; 50], vec![1e-12; 50], vec![3.0; 50]] {
+            let term = Term::fit(distances);
+            assert!((0.9..=1.0).contains(&term.ordinary()) && term.level(1e9) < 100.0, "{term:?}");
+        }
+    }
 }
