@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::learn::trust;
 use crate::model::{AlarmBudget, TrainingSource};
 use crate::service::load;
 
@@ -27,9 +28,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         "records      {} ({} left out as faults; windows: {} trained on, {} held out for calibration)",
         rows.all, rows.left_out, rows.training, rows.held_out
     )?;
-    let budget = AlarmBudget::default();
-    let factor = model.doubt(&budget);
-    writeln!(out, "trust        at first {budget} are met within a factor of {factor:.1} (standard error)")?;
+    writeln!(out, "trust        {}", trust(&model, &AlarmBudget::default()))?;
     writeln!(out, "profile      {}, {} multiply-adds for a record", model.profile(), model.multiply_adds())?;
     for (sizes, role) in model.layer_sizes().iter().zip(model.roles()) {
         let widths: Vec<String> = sizes.iter().map(usize::to_string).collect();
@@ -91,6 +90,7 @@ mod tests {
             model.checksum(),
             "topic sensors: partition 2 offsets 10..410",
             "records      400 (0 left out as faults; windows: 300 trained on, 100 held out",
+            "trust        the budget of 1 per 10000 records is met within a factor of ",
             "balanced, ",
             "3-16-",
             "\n  f2\n",

@@ -75,12 +75,12 @@ pub fn told(model: &Model, budget: &AlarmBudget, records: &str) -> String {
         0 => String::new(),
         n => format!(", without {n} that look like faults"),
     };
-    format!(
-        "model {} learned from {} {records}{left_out}; at first {budget} are met within a factor of {:.1} (standard error)",
-        model.fingerprint(),
-        rows.all,
-        model.doubt(budget)
-    )
+    format!("model {} learned from {} {records}{left_out}; {}", model.fingerprint(), rows.all, trust(model, budget))
+}
+
+/// How far what a model was learned from goes.
+pub fn trust(model: &Model, budget: &AlarmBudget) -> String {
+    format!("the budget of {budget} is met within a factor of {:.1} at first (standard error)", model.doubt(budget))
 }
 
 /// Trains with a progress bar on standard error, if that is a terminal.

@@ -110,7 +110,7 @@ pub fn reach(expected: f64) -> f64 {
 
 /// How unsure it is how often the threshold is exceeded that a law says is exceeded `allowed` times per block, as few records say little of
 /// rare peaks: standard error of the logarithm. That of a return level in scales of a Gumbel law, asymptotically (Johnson, Kotz &
-/// Balakrishnan 1995, 22.9); peaks are that much rarer beyond it.
+/// Balakrishnan 1995, 22.9); peaks are that much rarer beyond it. Of blocks that tell nothing of each other; where they do, it is larger.
 pub fn doubt(allowed: f64, records: usize) -> f64 {
     let length = learning_block(records);
     let peaks = (records / length).max(1) as f64;

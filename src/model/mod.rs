@@ -3,7 +3,8 @@
 //! what looks like a fault is left out (`audit`) -> scale (`scaler`) -> what each network sees (`view`, chosen by `profile`) ->
 //! autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
 //! (`residual`) -> distance -> level, smoothed per series: the rank. From the residual of one of the networks a statistic that `decision`
-//! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all together, `artifact` writes and reads the result.
+//! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all
+//! together, `artifact` writes and reads the result.
 //! The reasons and sources are in docs/detection.md.
 
 mod alarms;
