@@ -13,7 +13,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly
 use serde::{Deserialize, Serialize};
 
 use crate::incident::{Change, Incident, IncidentSettings, Seen, Span};
-use crate::model::{AlarmBudget, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile};
+use crate::model::{ADOPT_AFTER, AlarmBudget, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile};
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
 use series::SeriesTable;
@@ -35,7 +35,7 @@ pub struct DetectorSettings {
 
 impl Default for DetectorSettings {
     fn default() -> Self {
-        Self { alarms: AlarmBudget::default(), profile: Profile::default(), adopt_after: Span::Records(400) }
+        Self { alarms: AlarmBudget::default(), profile: Profile::default(), adopt_after: Span::Records(ADOPT_AFTER) }
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::fmt::friendly::{SpanParser, SpanPrinter};
 use serde::{Deserialize, Serialize};
 
+use crate::model::HOLD;
+
 /// The table `[incident]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,7 +23,7 @@ pub struct IncidentSettings {
 
 impl Default for IncidentSettings {
     fn default() -> Self {
-        Self { open: NOfM { n: 1, of: 1 }, hold: 0.5, quiet: Span::Records(10) }
+        Self { open: NOfM { n: 1, of: 1 }, hold: HOLD, quiet: Span::Records(10) }
     }
 }
 

@@ -8,7 +8,7 @@
 use ndarray::{Array2, Axis};
 use std::ops::ControlFlow;
 
-use super::decision::{Decision, Watch};
+use super::decision::{ADOPT_AFTER, Decision, HOLD, Watch};
 use super::fit::{self, FitError, Held};
 use super::law::{self, Peaks};
 use super::member::{Member, Term};
@@ -34,9 +34,6 @@ const TRIMMED: f64 = 0.1;
 const TRIMS: usize = 2;
 /// Records, evenly picked, that are asked for that.
 const SAMPLE_MAX: usize = 20_000;
-/// As by default in service: when an incident is over, and how fast its bar rises.
-const HOLD: f64 = 0.5;
-const CREEP: f64 = 1.0 / 400.0;
 
 /// A record whose window was held out.
 struct Seen {
@@ -58,21 +55,27 @@ pub fn strange(
     seen.sort_by_key(|s| s.row);
     let laws = law::learn(&fit::stretches(seen.iter().map(|s| ((s.series, s.block), s.statistic))), Peaks::Median);
     let decision = Decision::new(laws, &AlarmBudget::default(), HOLD).without_second_rule();
-    let mut strange = none.clone();
+    let mut strange = none;
     for series in seen.chunk_by(|a, b| a.series == b.series) {
         let mut watch = Watch::start(&laws);
+        let creep = 1.0 / ADOPT_AFTER as f64;
         let mut start = 0;
         for Seen { row, statistic, .. } in series {
             if !watch.is_open() {
                 start = row + 1 - part.view.window;
             }
-            if decision.see(&mut watch, *statistic, CREEP).flagged && watch.height() >= HEIGHT {
+            if decision.see(&mut watch, *statistic, creep).flagged && watch.height() >= HEIGHT {
                 strange[start..=*row].fill(true);
             }
         }
     }
-    let share = strange.iter().filter(|s| **s).count() as f64 / rows.rows() as f64;
-    Ok(if share <= SHARE_MAX { strange } else { none })
+    Ok(exceptions(strange))
+}
+
+/// The same, or none where they are too many.
+fn exceptions(strange: Vec<bool>) -> Vec<bool> {
+    let count = strange.iter().filter(|s| **s).count();
+    if count as f64 <= SHARE_MAX * strange.len() as f64 { strange } else { vec![false; strange.len()] }
 }
 
 /// Every record as a network sees it that learned from others. None if they are too few.
@@ -210,6 +213,14 @@ mod tests {
         // More than half of the blocks have one, and all together are less than may be left out.
         (20..ROWS - 20).step_by(80).for_each(|row| disturb(&mut values, row..row + 6, 4.0));
         assert_eq!(found(&table(4, values)), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn what_is_more_than_a_fifth_is_no_exception() {
+        let strange = |n: usize| (0..50).map(|row| row < n).collect::<Vec<_>>();
+        assert_eq!(exceptions(strange(10)), strange(10));
+        assert_eq!(exceptions(strange(11)), strange(0));
+        assert_eq!(exceptions(strange(0)), strange(0));
     }
 
     #[test]

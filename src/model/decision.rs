@@ -9,6 +9,10 @@
 use super::AlarmBudget;
 use super::law::{self, Law, Laws, reach};
 
+/// What a user who says nothing gets, and what the training records are judged by: the part of the threshold at which an incident is
+/// over, and the records after which a shift that stays is what is normal.
+pub const HOLD: f64 = 0.5;
+pub const ADOPT_AFTER: u64 = 400;
 /// Records of a block.
 pub const BLOCK: usize = 50;
 /// More than so many expected of a channel in a block count as so many, as peaks of blocks know of no more: a budget above one incident

@@ -34,6 +34,7 @@ use std::ops::ControlFlow;
 
 pub use alarms::{AlarmBudget, AlarmBudgetError};
 pub use artifact::ArtifactError;
+pub use decision::{ADOPT_AFTER, HOLD};
 pub use fit::FitError;
 pub use memory::{Memory, MemoryError};
 pub use profile::Profile;
