@@ -63,7 +63,7 @@ fn every_key_that_a_document_names_is_known() {
 
 /// Name, type and labels (but `le`) of every metric of residua.
 fn exported() -> BTreeSet<(String, String, String)> {
-    let metrics = Metrics::new("0", &["x"], &["y"]).unwrap();
+    let metrics = Metrics::new("0", "sensors", &["x"], &["y"]).unwrap();
     metrics.model("0", 1.0, true);
     metrics.consumed("0", 1);
     metrics.lag("0", 1);
@@ -78,7 +78,8 @@ fn exported() -> BTreeSet<(String, String, String)> {
         .map(|(name, kind)| {
             let sample = scraped.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no sample of {name}"));
             let labels = sample.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap());
-            let labels = labels.split(',').filter_map(|l| l.split('=').next()).filter(|l| !l.is_empty() && *l != "le");
+            let labels =
+                labels.split(',').filter_map(|l| l.split('=').next()).filter(|l| !["", "le", "topic"].contains(l));
             (name.to_owned(), kind.to_owned(), labels.collect::<Vec<_>>().join(","))
         })
         .collect()

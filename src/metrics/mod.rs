@@ -4,127 +4,23 @@
 //! them once per batch under a lock that a scrape takes too.
 
 mod alarm_rate;
+mod outcomes;
+mod registry;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
-use prometheus::local::LocalHistogram;
-use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-};
+use prometheus::{Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGaugeVec, TextEncoder};
 
 pub use alarm_rate::AlarmRate;
+pub use outcomes::{CommitEnd, Outcomes, Restore, Scores, Stage};
+use registry::Registry;
 
 use crate::incident::Change;
 
 /// Content type of [`Metrics::scrape`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-/// What became of the records of one commit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcomes {
-    pub scored: u64,
-    pub warming: u64,
-    /// Dead letters by the refusal's reason.
-    pub dead_lettered: Vec<(&'static str, u64)>,
-    /// Anomalies by severity; they are among the scored.
-    pub anomalies: Vec<(&'static str, u64)>,
-    /// Changes of incidents, by change.
-    pub incidents: Vec<(&'static str, u64)>,
-}
-
-/// With what state a partition was taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restore {
-    /// Exactly what it was.
-    Whole,
-    /// None was stored.
-    None,
-    /// What was stored is of no use.
-    Discarded,
-}
-
-impl Restore {
-    const ALL: [Restore; 3] = [Restore::Whole, Restore::None, Restore::Discarded];
-
-    fn name(self) -> &'static str {
-        match self {
-            Restore::Whole => "whole",
-            Restore::None => "none",
-            Restore::Discarded => "discarded",
-        }
-    }
-}
-
-impl Outcomes {
-    pub fn add_dead_letter(&mut self, reason: &'static str) {
-        count(&mut self.dead_lettered, reason);
-    }
-
-    pub fn add_anomaly(&mut self, severity: &'static str) {
-        count(&mut self.anomalies, severity);
-    }
-
-    pub fn add_incident(&mut self, change: &'static str) {
-        count(&mut self.incidents, change);
-    }
-
-    /// Back to nothing, keeping the memory.
-    pub fn clear(&mut self) {
-        self.scored = 0;
-        self.warming = 0;
-        self.dead_lettered.clear();
-        self.anomalies.clear();
-        self.incidents.clear();
-    }
-}
-
-fn count(counts: &mut Vec<(&'static str, u64)>, name: &'static str) {
-    match counts.iter_mut().find(|(n, _)| *n == name) {
-        Some((_, n)) => *n += 1,
-        None => counts.push((name, 1)),
-    }
-}
-
-/// Stages of a worker whose duration is measured.
-#[derive(Debug, Clone, Copy)]
-pub enum Stage {
-    Judge,
-    Emit,
-    Commit,
-}
-
-impl Stage {
-    const ALL: [(Stage, &'static str); 3] = [(Stage::Judge, "judge"), (Stage::Emit, "emit"), (Stage::Commit, "commit")];
-}
-
-/// How a transaction (or, at least once, a commit) ended.
-#[derive(Debug, Clone, Copy)]
-pub enum CommitEnd {
-    Committed,
-    Aborted,
-    Unknown,
-}
-
-/// Scores that count when the commit that holds them does.
-pub struct Scores(LocalHistogram);
-
-impl Scores {
-    pub fn observe(&mut self, score: f64) {
-        self.0.observe(score);
-    }
-
-    /// They are committed.
-    pub fn settle(&mut self) {
-        self.0.flush();
-    }
-
-    /// Their records are read again.
-    pub fn abandon(&mut self) {
-        self.0.clear();
-    }
-}
 
 /// The registry and everything in it. Shared by all workers.
 pub struct Metrics {
@@ -136,6 +32,7 @@ pub struct Metrics {
     rewound: IntCounter,
     dead_lettered: IntCounterVec,
     in_flight: IntGaugeVec,
+    last_record: IntGaugeVec,
     anomalies: IntCounterVec,
     incidents: IntCounterVec,
     open_incidents: IntGaugeVec,
@@ -150,188 +47,141 @@ pub struct Metrics {
     partitions: IntGaugeVec,
     rebalances: IntCounter,
     lost_to_retention: IntCounter,
+    cut_off: IntCounter,
     series: IntGaugeVec,
     forgotten: [IntCounter; 2],
     warmup_ratio: Gauge,
     model_info: GaugeVec,
+    models_refused: IntCounter,
     alarm_budget: Gauge,
     alarm_rate: Gauge,
+    live: Gauge,
+    ready: Gauge,
     /// None until a model is in force.
     alarms: Mutex<Option<AlarmRate>>,
 }
 
-/// Registers a metric; a name is used once, which the test of this module proves by making a `Metrics`.
-fn add<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
-    let collector = made?;
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
 impl Metrics {
-    /// All metrics at zero. `dead_letter_reasons` and `severities` are the label values, so that they exist from the start.
-    pub fn new(version: &str, dead_letter_reasons: &[&str], severities: &[&str]) -> prometheus::Result<Metrics> {
-        let r = Registry::new();
-        let counter = |name: &str, help: &str| add(&r, IntCounter::new(name, help));
-        let per_worker = |name: &str, help: &str| add(&r, IntGaugeVec::new(Opts::new(name, help), &["worker"]));
-        let stages = add(
-            &r,
-            HistogramVec::new(
-                HistogramOpts::new(
-                    "residua_stage_duration_seconds",
-                    "Time a worker spent in a stage, per batch (judge, emit) or commit.",
-                )
-                .buckets(vec![0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]),
-                &["stage"],
-            ),
+    /// All metrics at zero, for the input `topic`. `dead_letter_reasons` and `severities` are the label values, so that they exist
+    /// from the start.
+    pub fn new(
+        version: &str,
+        topic: &str,
+        dead_letter_reasons: &[&str],
+        severities: &[&str],
+    ) -> prometheus::Result<Metrics> {
+        let r = Registry::new(topic)?;
+        r.gauges("residua_build_info", "Always 1; the label tells the version.", "version")?
+            .with_label_values(&[version])
+            .set(1.0);
+        let dead_lettered = r.counters(
+            "residua_records_dead_lettered_total",
+            "Records written to the dead-letter topic, by reason.",
+            "reason",
         )?;
-        let commits = add(
-            &r,
-            IntCounterVec::new(
-                Opts::new("residua_commits_total", "Transactions, or commits under at-least-once, by how they ended."),
-                &["result"],
-            ),
+        dead_letter_reasons.iter().for_each(|reason| drop(dead_lettered.with_label_values(&[*reason])));
+        let anomalies =
+            r.counters("residua_anomalies_total", "Records flagged as anomalous, by severity.", "severity")?;
+        severities.iter().for_each(|severity| drop(anomalies.with_label_values(&[*severity])));
+        let incidents =
+            r.counters("residua_incidents_total", "Changes of incidents, by what happened to them.", "change")?;
+        Change::NAMES.iter().for_each(|change| drop(incidents.with_label_values(&[*change])));
+        let restores = r.counters(
+            "residua_state_restores_total",
+            "Partitions found, after an assignment or a failure: with the state of their series, without as none was stored, or with it discarded.",
+            "result",
         )?;
-        let info = add(
-            &r,
-            IntGaugeVec::new(Opts::new("residua_build_info", "Always 1; the label tells the version."), &["version"]),
+        Restore::ALL.iter().for_each(|restore| drop(restores.with_label_values(&[restore.name()])));
+        let stages = r.histograms(
+            "residua_stage_duration_seconds",
+            "Time a worker spent in a stage, per batch (judge, emit) or commit.",
+            "stage",
+            &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
         )?;
-        info.with_label_values(&[version]).set(1);
-        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let forgotten = add(
-            &r,
-            IntCounterVec::new(
-                Opts::new(
-                    "residua_series_forgotten_total",
-                    "Series whose state was dropped to bound memory, by cause.",
-                ),
-                &["cause"],
-            ),
+        let commits = r.counters(
+            "residua_commits_total",
+            "Transactions, or commits under at-least-once, by how they ended.",
+            "result",
         )?;
-        let metrics = Metrics {
-            consumed: counter("residua_records_consumed_total", "Records read from the input topic.")?,
-            scored: counter("residua_records_scored_total", "Records that got a score.")?,
-            warming: counter("residua_records_warming_total", "Records of a series that has no full window yet.")?,
-            rewound: counter(
+        let forgotten = r.counters(
+            "residua_series_forgotten_total",
+            "Series whose state was dropped to bound memory, by cause.",
+            "cause",
+        )?;
+        Ok(Metrics {
+            consumed: r.counter("residua_records_consumed_total", "Records read from the input topic.")?,
+            scored: r.counter("residua_records_scored_total", "Records that got a score.")?,
+            warming: r.counter("residua_records_warming_total", "Records of a series that has no full window yet.")?,
+            rewound: r.counter(
                 "residua_records_rewound_total",
                 "Records read but not committed, because a transaction was aborted or a partition lost; they are read again.",
             )?,
-            dead_lettered: add(
-                &r,
-                IntCounterVec::new(
-                    Opts::new(
-                        "residua_records_dead_lettered_total",
-                        "Records written to the dead-letter topic, by reason.",
-                    ),
-                    &["reason"],
-                ),
+            dead_lettered,
+            in_flight: r.per_worker("residua_records_in_flight", "Records read and not yet committed.")?,
+            last_record: r.per_worker(
+                "residua_last_record_timestamp_seconds",
+                "Unix time at which a record was last read, or partitions were last assigned, whichever is later.",
             )?,
-            in_flight: per_worker("residua_records_in_flight", "Records read and not yet committed.")?,
-            anomalies: add(
-                &r,
-                IntCounterVec::new(
-                    Opts::new("residua_anomalies_total", "Records flagged as anomalous, by severity."),
-                    &["severity"],
-                ),
-            )?,
-            incidents: add(
-                &r,
-                IntCounterVec::new(
-                    Opts::new("residua_incidents_total", "Changes of incidents, by what happened to them."),
-                    &["change"],
-                ),
-            )?,
-            open_incidents: per_worker("residua_open_incidents", "Series with an open incident.")?,
-            restores: add(
-                &r,
-                IntCounterVec::new(
-                    Opts::new(
-                        "residua_state_restores_total",
-                        "Partitions found, after an assignment or a failure: with the state of their series, without as none was stored, or with it discarded.",
-                    ),
-                    &["result"],
-                ),
-            )?,
-            unreadable: counter("residua_series_unreadable_total", "Series whose stored state could not be read.")?,
-            scores: add(
-                &r,
-                Histogram::with_opts(
-                    HistogramOpts::new("residua_score", "Scores of records; 1 is the threshold.")
-                        .buckets(vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0]),
-                ),
+            anomalies,
+            incidents,
+            open_incidents: r.per_worker("residua_open_incidents", "Series with an open incident.")?,
+            restores,
+            unreadable: r.counter("residua_series_unreadable_total", "Series whose stored state could not be read.")?,
+            scores: r.histogram(
+                "residua_score",
+                "Scores of records; 1 is the threshold.",
+                &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0],
             )?,
             stages: Stage::ALL.map(|(_, name)| stages.with_label_values(&[name])),
-            latency: add(
-                &r,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "residua_latency_seconds",
-                        "From the Kafka timestamp of the oldest record of a commit to the end of that commit.",
-                    )
-                    .buckets(vec![0.01, 0.03, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0, 600.0, 3600.0]),
-                ),
+            latency: r.histogram(
+                "residua_latency_seconds",
+                "From the Kafka timestamp of the oldest record of a commit to the end of that commit.",
+                &[0.01, 0.03, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0, 600.0, 3600.0],
             )?,
             commits: ["committed", "aborted", "unknown"].map(|end| commits.with_label_values(&[end])),
-            lag: per_worker(
+            lag: r.per_worker(
                 "residua_lag_records",
                 "Records in the assigned partitions that were not yet read; without those that have no leader.",
             )?,
-            partitions: per_worker("residua_assigned_partitions", "Partitions of the input assigned to a worker.")?,
-            astray: per_worker(
+            partitions: r.per_worker("residua_assigned_partitions", "Partitions of the input assigned to a worker.")?,
+            astray: r.per_worker(
                 "residua_waiting_partitions",
                 "Assigned partitions that are not read: they have no leader, or their place is yet to be found.",
             )?,
-            rebalances: counter("residua_rebalances_total", "Times partitions were assigned or revoked.")?,
-            lost_to_retention: counter(
+            rebalances: r.counter("residua_rebalances_total", "Times partitions were assigned or revoked.")?,
+            lost_to_retention: r.counter(
                 "residua_records_lost_to_retention_total",
                 "Offsets that the input topic had deleted before they were read.",
             )?,
+            cut_off: r.counter(
+                "residua_records_cut_off_total",
+                "Offsets that were read and that the input topic no longer reaches: Kafka lost their records.",
+            )?,
             forgotten: ["max", "idle"].map(|cause| forgotten.with_label_values(&[cause])),
-            series: per_worker("residua_series", "Series with state in memory.")?,
-            warmup_ratio: add(
-                &r,
-                Gauge::new(
-                    "residua_warmup_ratio",
-                    "Progress from start to scoring, 0 to 1: history read, then model trained.",
-                ),
+            series: r.per_worker("residua_series", "Series with state in memory.")?,
+            warmup_ratio: r.gauge(
+                "residua_warmup_ratio",
+                "Progress from start to scoring, 0 to 1: history read, then model trained.",
             )?,
-            model_info: add(
-                &r,
-                GaugeVec::new(
-                    Opts::new("residua_model_info", "Always 1; the label tells the model in force."),
-                    &["fingerprint"],
-                ),
+            model_info: r.gauges("residua_model_info", "Always 1; the label tells the model in force.", "fingerprint")?,
+            models_refused: r.counter(
+                "residua_models_refused_total",
+                "Models found in the models topic that cannot be used; the one in force stays.",
             )?,
-            alarm_budget: add(
-                &r,
-                Gauge::new(
-                    "residua_alarm_budget_ratio",
-                    "False incidents accepted per record; false records where they have no order.",
-                ),
+            alarm_budget: r.gauge(
+                "residua_alarm_budget_ratio",
+                "False incidents accepted per record; false records where they have no order.",
             )?,
-            alarm_rate: add(
-                &r,
-                Gauge::new(
-                    "residua_alarm_rate_ratio",
-                    "Incidents opened per record of late, true ones among them; records flagged where they have no order.",
-                ),
+            alarm_rate: r.gauge(
+                "residua_alarm_rate_ratio",
+                "Incidents opened per record of late, true ones among them; records flagged where they have no order.",
             )?,
+            live: r.gauge("residua_live", "1 if /livez answers 200, else 0.")?,
+            ready: r.gauge("residua_ready", "1 if /readyz answers 200, else 0.")?,
             alarms: Mutex::new(None),
             books: Mutex::new(()),
             registry: r,
-        };
-        for reason in dead_letter_reasons {
-            metrics.dead_lettered.with_label_values(&[*reason]);
-        }
-        for severity in severities {
-            metrics.anomalies.with_label_values(&[*severity]);
-        }
-        for change in Change::NAMES {
-            metrics.incidents.with_label_values(&[change]);
-        }
-        for restore in Restore::ALL {
-            metrics.restores.with_label_values(&[restore.name()]);
-        }
-        Ok(metrics)
+        })
     }
 
     fn books(&self) -> MutexGuard<'_, ()> {
@@ -341,6 +191,9 @@ impl Metrics {
 
     /// `n` more records were read by `worker` and wait for their commit.
     pub fn consumed(&self, worker: &str, n: u64) {
+        if n > 0 {
+            self.awake(worker);
+        }
         let _balanced = self.books();
         self.consumed.inc_by(n);
         self.in_flight.with_label_values(&[worker]).add(n as i64);
@@ -404,11 +257,22 @@ impl Metrics {
 
     pub fn rebalanced(&self, worker: &str, partitions: usize) {
         self.rebalances.inc();
+        self.awake(worker);
         self.partitions.with_label_values(&[worker]).set(partitions as i64);
+    }
+
+    /// Something came for this worker just now.
+    fn awake(&self, worker: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_record.with_label_values(&[worker]).set(now.as_secs() as i64);
     }
 
     pub fn lost_to_retention(&self, records: u64) {
         self.lost_to_retention.inc_by(records);
+    }
+
+    pub fn cut_off(&self, records: u64) {
+        self.cut_off.inc_by(records);
     }
 
     pub fn series(&self, worker: &str, count: usize) {
@@ -448,6 +312,17 @@ impl Metrics {
         if alarms.is_none_or(|alarms| (alarms.budget, alarms.incidents) != (budget, incidents)) {
             *alarms = Some(AlarmRate::new(budget, incidents));
         }
+    }
+
+    /// A model in the topic cannot be used.
+    pub fn model_refused(&self) {
+        self.models_refused.inc();
+    }
+
+    /// What the probes say now.
+    pub fn probes(&self, live: bool, ready: bool) {
+        self.live.set(f64::from(u8::from(live)));
+        self.ready.set(f64::from(u8::from(ready)));
     }
 
     fn alarms(&self) -> MutexGuard<'_, Option<AlarmRate>> {
@@ -490,7 +365,7 @@ mod tests {
 
     #[test]
     fn books_balance_at_every_scrape() {
-        let m = Metrics::new("0", &["not_json"], &["warning"]).unwrap();
+        let m = Metrics::new("0", "sensors", &["not_json"], &["warning"]).unwrap();
         let scraping = std::sync::atomic::AtomicBool::new(true);
         std::thread::scope(|scope| {
             for worker in ["0", "1"] {
@@ -533,7 +408,7 @@ mod tests {
 
     #[test]
     fn names_follow_prometheus_conventions() {
-        let m = Metrics::new("0", &["not_json"], &["warning"]).unwrap();
+        let m = Metrics::new("0", "sensors", &["not_json"], &["warning"]).unwrap();
         m.model("0123456789abcdef", 1e-4, true);
         let families = m.registry.gather();
         assert!(families.len() > 15);

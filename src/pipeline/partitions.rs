@@ -197,6 +197,7 @@ fn note_losses(assigned: &[Assigned], metrics: &Metrics) {
             cut_off,
             "the input topic ends before the committed offset: Kafka lost records that were read; going on at its end"
         );
+        metrics.cut_off(cut_off);
     }
 }
 

@@ -212,6 +212,7 @@ impl Learner<'_> {
                 Some(Ok(model)) => return Ok(Some((model, edition(models)))),
                 Some(Err(error)) => {
                     let error = format!("{error:#}");
+                    self.progress.model_refused();
                     tracing::error!(
                         error,
                         topic = self.kafka.models,

@@ -70,9 +70,7 @@ struct Context {
 impl Service {
     /// Binds HTTP and starts; what follows happens on threads of its own. `shown` is the configuration for `/status`.
     pub fn start(config: Config, shown: serde_json::Value) -> Result<Service, Failure> {
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), Refusal::REASONS, &Severity::NAMES)
-            .context("register the metrics")?;
-        let metrics = Arc::new(metrics);
+        let metrics = Arc::new(metrics(&config)?);
         let progress = Arc::new(Progress::new(Arc::clone(&metrics)));
         let (model, stop, pulse) = (Arc::new(ModelSlot::default()), Stop::default(), Arc::new(Pulse::default()));
         let pulses: Vec<_> = (0..config.service.workers).map(|_| Arc::new(Pulse::default())).collect();
@@ -191,8 +189,7 @@ impl Service {
 
 /// Trains on the input topic's history, waiting for enough records if need be, and publishes nothing.
 pub fn train_once(config: &Config) -> Result<Model, Failure> {
-    let metrics =
-        Metrics::new(env!("CARGO_PKG_VERSION"), Refusal::REASONS, &Severity::NAMES).context("register the metrics")?;
+    let metrics = metrics(config)?;
     let learner = Learner {
         kafka: &config.kafka,
         input: &config.input,
@@ -208,6 +205,11 @@ pub fn train_once(config: &Config) -> Result<Model, Failure> {
     let model = learner.train()?.context("training was stopped")?;
     learner.progress.at(Stage::Done, 1, 1);
     Ok(model)
+}
+
+fn metrics(config: &Config) -> anyhow::Result<Metrics> {
+    Metrics::new(env!("CARGO_PKG_VERSION"), &config.kafka.input, Refusal::REASONS, &Severity::NAMES)
+        .context("register the metrics")
 }
 
 /// No answer, or one that trying again will not change.
@@ -366,6 +368,7 @@ impl Context {
                 Ok(model) if self.model.get().is_some_and(|m| m.fingerprint() == model.fingerprint()) => {}
                 Ok(model) => self.put_in_force(model, edition),
                 Err(error) => {
+                    self.metrics.model_refused();
                     tracing::error!(
                         error = format!("{error:#}"),
                         "a new model in the topic cannot be used, the old one stays in force"

@@ -80,6 +80,7 @@ impl Status {
 
 impl Pages for Status {
     fn metrics(&self) -> (&'static str, Vec<u8>) {
+        self.metrics.probes(self.live().is_ok(), self.ready().is_ok());
         // Encoding into memory fails only for a metric without a name, which no metric is.
         (metrics::CONTENT_TYPE, self.metrics.scrape().unwrap_or_default())
     }

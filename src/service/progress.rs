@@ -76,6 +76,11 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
+    /// A model in the models topic cannot be used.
+    pub fn model_refused(&self) {
+        self.metrics.model_refused();
+    }
+
     pub fn at(&self, stage: Stage, done: u64, total: u64) {
         self.held_up(stage, done, total, String::new());
     }
