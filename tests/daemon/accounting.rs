@@ -109,11 +109,6 @@ fn two_hundred_thousand_records_are_accounted_for_exactly_once() {
     alerts_are_true(&setting, &input, &faults);
 }
 
-fn metric(text: &str, name: &str) -> f64 {
-    let lines = text.lines().filter(|l| l.starts_with(name) && !l.starts_with('#'));
-    lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
-
 pub fn books_balance(metrics: &str) {
     let of = |n: &str| metric(metrics, &format!("residua_records_{n}"));
     let parts =

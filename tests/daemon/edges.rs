@@ -63,8 +63,7 @@ fn records_that_retention_takes_before_they_are_read_are_counted_and_the_rest_is
     process.signal("CONT");
     setting.wait_until_settled(&input);
     let metrics = http_get(&address, "/metrics").expect("metrics").body;
-    let counted = metrics.lines().find_map(|l| l.strip_prefix("residua_records_lost_to_retention_total "));
-    let counted: i64 = counted.expect("the metric").parse().expect("a number");
+    let counted = support::metric(&metrics, "residua_records_lost_to_retention_total") as i64;
     process.signal("TERM");
     let ended = process.wait(Duration::from_secs(20));
     assert!(ended.status.success() && ended.stderr.contains("deleted records before they were read"), "{ended:?}");

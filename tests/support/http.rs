@@ -42,6 +42,12 @@ pub fn http_get_with(addr: &str, path: &str, headers: &[(&str, &str)]) -> Option
     parse(&String::from_utf8_lossy(&answer))
 }
 
+/// Sum of the samples of the metrics whose names begin so, in Prometheus' text format.
+pub fn metric(text: &str, name: &str) -> f64 {
+    let lines = text.lines().filter(|l| l.starts_with(name) && !l.starts_with('#'));
+    lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
 fn parse(answer: &str) -> Option<Reply> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let mut lines = head.lines();

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub use http::{Reply, http_get, http_get_with};
+pub use http::{Reply, http_get, http_get_with, metric};
 pub use process::{Finished, Process, residua};
 pub use topics::{Deliveries, Isolation, Message, Outgoing, send, settle};
 
@@ -130,7 +130,7 @@ fn skip(why: &str) {
 }
 
 /// Says in one line that a test was skipped, or fails where that is not allowed.
-fn without(tool: &str, why: &str) {
+pub fn without(tool: &str, why: &str) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
     let required = std::env::var(format!("RESIDUA_REQUIRE_{}", tool.to_uppercase()));

@@ -51,15 +51,16 @@ pub struct Args {
     /// Print the summary as one JSON object on standard output, everything else on standard error
     #[arg(long)]
     json: bool,
-    /// Keep the plant and residua running after the summary, for Prometheus and Grafana, until interrupted
-    #[arg(long)]
-    serve: bool,
+    /// Keep the plant and residua running after the summary, for Prometheus and Grafana, until interrupted; at this address, where
+    /// Prometheus looks
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = USUAL_ADDRESS)]
+    serve: Option<String>,
 }
 
 /// Runs the demo. Fails only if it could not run: a fault that is not found is a result.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let broker = EmbeddedBroker::start()?;
-    let loaded = configure(&broker, args.seed, args.serve)?;
+    let loaded = configure(&broker, args.seed, args.serve.as_deref())?;
     super::log::start(&loaded.config.log);
     for topic in loaded.config.kafka.topics() {
         broker.create_topic(topic.name, topic.partitions.unwrap_or(PARTITIONS))?;
@@ -86,9 +87,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The configuration of `run`, with what a plant in a minute needs.
-fn configure(broker: &EmbeddedBroker, seed: u64, serve: bool) -> anyhow::Result<Loaded> {
+fn configure(broker: &EmbeddedBroker, seed: u64, serve: Option<&str>) -> anyhow::Result<Loaded> {
     // Nobody needs to know the port of a run that ends in a minute; Prometheus does.
-    let listen = if serve { USUAL_ADDRESS } else { "127.0.0.1:0" };
+    let listen = serve.unwrap_or("127.0.0.1:0");
     let settings = [
         ("KAFKA__BROKERS", broker.address()),
         ("KAFKA__INPUT", INPUT.to_owned()),
@@ -209,7 +210,7 @@ fn watch(
     let faults = plant.faults().to_vec();
     let scored_records = RUN_RECORDS - TRAINING_RECORDS;
     let reader = TopicReader::open(kafka, &kafka.anomalies, PARTITIONS)?;
-    let stream = Stream::start(kafka, plant, scored_records, args.serve);
+    let stream = Stream::start(kafka, plant, scored_records, args.serve.is_some());
     // The first records of each pump only fill its window.
     let judged = || {
         let [_, scored, warming, _] = service.metrics().totals();
@@ -221,7 +222,10 @@ fn watch(
         if service.stopping() || Instant::now() > deadline {
             bail!("the demo did not end in time: {} of {scored_records} records judged", judged());
         }
-        if !args.serve && stream.thread.is_finished() && stream.written.load(Ordering::Relaxed) < scored_records {
+        if args.serve.is_none()
+            && stream.thread.is_finished()
+            && stream.written.load(Ordering::Relaxed) < scored_records
+        {
             stream.end().context("write the plant's records")?;
             bail!("the plant ended early");
         }
@@ -242,7 +246,7 @@ fn watch(
     if screen.json {
         println!("{}", serde_json::to_string(&summary)?);
     }
-    if args.serve {
+    if args.serve.is_some() {
         screen.say("Still running, with new faults now and then. Stop with Ctrl-C.")?;
         service.wait_for_signal()?;
     }
