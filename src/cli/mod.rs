@@ -8,6 +8,7 @@ mod incidents;
 mod inspect;
 mod learn;
 mod log;
+mod probe;
 mod quality;
 mod report;
 mod run;
@@ -54,6 +55,8 @@ enum Command {
     Backtest(Box<backtest::Args>),
     /// Show what is in a model file
     Inspect(inspect::Args),
+    /// Ask a running residua whether it is well
+    Probe(probe::Args),
 }
 
 /// Parses the command line and does what it says.
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args, &mut std::io::stdout().lock()),
         Command::Backtest(args) => backtest::run(&args, &mut std::io::stdout().lock()),
         Command::Inspect(args) => inspect::run(&args, &mut std::io::stdout().lock()),
+        Command::Probe(args) => probe::run(&args, &mut std::io::stdout().lock()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::service::Service;
+use crate::service::{Service, Source};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,9 +15,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let loaded = super::load(&args.config)?;
     super::log::start(&loaded.config.log);
-    let shown = loaded.redacted();
-    let service = Service::start(loaded.config, shown)?;
-    service.wait_for_signal()?;
+    let service = Service::start(loaded.config)?;
+    let load = || Ok(super::load(&args.config)?.config);
+    service.wait_for_signal(Some(&Source { file: &args.config, load: &load, log_level: &super::log::set_level }))?;
     service.stop();
     service.join()?;
     tracing::info!("drained");

@@ -5,6 +5,7 @@
 
 mod client;
 mod layers;
+mod reload;
 mod settings;
 mod verify;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+pub use reload::TakenUp;
 use serde::Serialize;
 use serde_json::Value;
 pub use settings::{LearningSettings, LogFormat, LogLevel, LogSettings, ServiceSettings};

@@ -187,6 +187,14 @@ impl Detector {
         }
     }
 
+    /// Other settings, from the next record on; what is remembered of the series stays. The profile is the model's.
+    pub fn tune(&mut self, settings: &DetectorSettings, series: &SeriesSettings, incidents: &IncidentSettings) {
+        self.judge = self.model.judge(&settings.alarms, incidents.hold);
+        self.settings = settings.clone();
+        self.series = series.clone();
+        self.incidents = incidents.clone();
+    }
+
     /// Where several models follow each other: which of them this one is.
     pub fn of_edition(self, edition: Edition) -> Self {
         Self { edition, ..self }

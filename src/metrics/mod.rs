@@ -14,7 +14,7 @@ use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGaugeVec, TextEncoder};
 
 pub use alarm_rate::AlarmRate;
-pub use outcomes::{CommitEnd, Outcomes, Restore, Scores, Stage};
+pub use outcomes::{CommitEnd, Outcomes, Reload, Restore, Scores, Stage};
 use registry::Registry;
 
 use crate::incident::Change;
@@ -55,6 +55,9 @@ pub struct Metrics {
     models_refused: IntCounter,
     alarm_budget: Gauge,
     alarm_rate: Gauge,
+    reloads: [IntCounter; 3],
+    config_ok: Gauge,
+    config_pending: Gauge,
     live: Gauge,
     ready: Gauge,
     /// None until a model is in force.
@@ -108,6 +111,14 @@ impl Metrics {
             "Series whose state was dropped to bound memory, by cause.",
             "cause",
         )?;
+        let reloads = r.counters(
+            "residua_config_reloads_total",
+            "Times the configuration was read again, by how it ended.",
+            "result",
+        )?;
+        let config_ok =
+            r.gauge("residua_config_ok", "1 if the configuration file, when it was last read, could be used, else 0.")?;
+        config_ok.set(1.0);
         Ok(Metrics {
             consumed: r.counter("residua_records_consumed_total", "Records read from the input topic.")?,
             scored: r.counter("residua_records_scored_total", "Records that got a score.")?,
@@ -175,6 +186,12 @@ impl Metrics {
             alarm_rate: r.gauge(
                 "residua_alarm_rate_ratio",
                 "Incidents opened per record of late, true ones among them; records flagged where they have no order.",
+            )?,
+            reloads: ["applied", "unchanged", "refused"].map(|result| reloads.with_label_values(&[result])),
+            config_ok,
+            config_pending: r.gauge(
+                "residua_config_pending_keys",
+                "Keys that have another value in the configuration file, which counts from the next start on.",
             )?,
             live: r.gauge("residua_live", "1 if /livez answers 200, else 0.")?,
             ready: r.gauge("residua_ready", "1 if /readyz answers 200, else 0.")?,
@@ -317,6 +334,13 @@ impl Metrics {
     /// A model in the topic cannot be used.
     pub fn model_refused(&self) {
         self.models_refused.inc();
+    }
+
+    /// The configuration was read again; so many of its keys count from the next start on.
+    pub fn reloaded(&self, how: Reload, pending: usize) {
+        self.reloads[how as usize].inc();
+        self.config_ok.set(if matches!(how, Reload::Refused) { 0.0 } else { 1.0 });
+        self.config_pending.set(pending as f64);
     }
 
     /// What the probes say now.

@@ -89,6 +89,17 @@ pub enum CommitEnd {
     Unknown,
 }
 
+/// How reading the configuration again ended.
+#[derive(Debug, Clone, Copy)]
+pub enum Reload {
+    /// Something changed.
+    Applied,
+    /// Nothing that can change did.
+    Unchanged,
+    /// It cannot be used.
+    Refused,
+}
+
 /// Scores that count when the commit that holds them does.
 pub struct Scores(pub(super) LocalHistogram);
 

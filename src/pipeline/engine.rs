@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::InForce;
 use super::batch::{Batch, Entry};
-use crate::detector::{Arrival, Detector, DetectorSettings, Forgotten, SeriesSettings, StateError, Told, Verdict};
-use crate::incident::{Event, IncidentSettings};
+use super::{InForce, Tuning};
+use crate::detector::{Arrival, Detector, Forgotten, StateError, Told, Verdict};
+use crate::incident::Event;
 use crate::kafka::{self, Assigned, DeadLetterForm, KafkaSettings, Message, Outgoing, Output, Stored};
 use crate::metrics::{Outcomes, Restore, Scores};
 use crate::model::{Edition, Model};
@@ -70,23 +70,27 @@ impl Engine {
     pub fn new(
         in_force: &InForce,
         input: &InputSettings,
-        detector: &DetectorSettings,
-        series: &SeriesSettings,
-        incidents: &IncidentSettings,
-        kafka: &KafkaSettings,
+        tuning: &Tuning,
+        dead_letter_max_bytes: usize,
     ) -> Result<Engine, SchemaError> {
+        let Tuning { detector, series, incident, .. } = tuning;
         let InForce { model, edition, .. } = in_force.clone();
         Ok(Engine {
             decoder: Decoder::new(input, model.schema())?,
-            detector: Detector::new(Arc::clone(&model), detector, series, incidents).of_edition(edition),
+            detector: Detector::new(Arc::clone(&model), detector, series, incident).of_edition(edition),
             values: vec![0.0; model.schema().len()],
             model,
             batch: Batch::default(),
             verdicts: Vec::new(),
             wire: Vec::new(),
-            dead_letters: DeadLetterForm { max_bytes: kafka.dead_letter_max_bytes, stamped: true },
+            dead_letters: DeadLetterForm { max_bytes: dead_letter_max_bytes, stamped: true },
             left_open: Vec::new(),
         })
+    }
+
+    /// From the next record on.
+    pub fn tune(&mut self, tuning: &Tuning) {
+        self.detector.tune(&tuning.detector, &tuning.series, &tuning.incident);
     }
 
     /// Decodes a record straight from the message; `raw` is its view. A record that decodes enters its series and waits for `judge`, one that
@@ -385,9 +389,14 @@ mod tests {
             ControlFlow::Continue(())
         });
         let in_force = InForce { model: Arc::new(model.unwrap()), edition, version: 1 };
-        let (input, detector) = (InputSettings::default(), DetectorSettings::default());
-        let (series, incidents) = (SeriesSettings::default(), IncidentSettings::default());
-        Engine::new(&in_force, &input, &detector, &series, &incidents, &KafkaSettings::default()).unwrap()
+        let tuning = Tuning {
+            detector: Default::default(),
+            series: Default::default(),
+            incident: Default::default(),
+            commit_interval: Default::default(),
+            checkpoint_interval: Default::default(),
+        };
+        Engine::new(&in_force, &InputSettings::default(), &tuning, 0).unwrap()
     }
 
     /// State that an engine stored at offset 40, taken up by another one.

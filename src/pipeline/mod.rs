@@ -21,10 +21,9 @@ use open::Open;
 use partitions::MODEL_PATIENCE;
 use progress::{Progress, Sight};
 use recovery::SEARCH_PAUSE_MIN;
-pub use shared::{InForce, ModelSlot, Pulse, Stop};
+pub use shared::{InForce, ModelSlot, Pulse, Stop, Tuning, TuningSlot};
 
-use crate::detector::{DetectorSettings, Forgotten, SeriesSettings};
-use crate::incident::IncidentSettings;
+use crate::detector::Forgotten;
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled};
 use crate::metrics::{CommitEnd, Metrics, Stage};
 use crate::record::{InputSettings, PartitionId, Position, SchemaError};
@@ -42,9 +41,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct WorkerSettings {
     pub kafka: KafkaSettings,
     pub input: InputSettings,
-    pub detector: DetectorSettings,
-    pub series: SeriesSettings,
-    pub incident: IncidentSettings,
     /// Unique among the running workers of the group; stable over restarts if `kafka.instance_id` is set.
     pub transactional_id: String,
     pub index: usize,
@@ -56,6 +52,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub pulse: Arc<Pulse>,
     pub model: Arc<ModelSlot>,
+    pub tuning: Arc<TuningSlot>,
     pub stop: Stop,
 }
 
@@ -93,6 +90,9 @@ struct Worker {
     output: Output,
     engine: Engine,
     in_force: InForce,
+    /// Of which version the tuning is.
+    tuning: Tuning,
+    tuned: u64,
     open: Open,
     /// An assignment not taken over yet.
     arriving: Option<Partitions>,
@@ -111,7 +111,7 @@ struct Worker {
     /// How long until the next look for them, and whether one leader is asked after the other.
     search_pause: Duration,
     leader_by_leader: bool,
-    /// Since when there is a newer model.
+    /// Since when there is a newer model or tuning.
     outdated: Option<Instant>,
     /// When something last failed, and when this member was last fenced.
     failed: Option<Instant>,
@@ -122,7 +122,8 @@ struct Worker {
 /// Works until asked to stop, then settles, leaves the group and returns. An error means that trying again cannot help.
 pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError> {
     let in_force = shared.model.in_force().ok_or(WorkerError::NoModel)?;
-    let engine = engine(&in_force, &settings)?;
+    let (tuning, tuned) = shared.tuning.get();
+    let engine = engine(&in_force, &settings, &tuning)?;
     // Waits for a broker if need be; the pulse goes on meanwhile.
     let output = match output(&settings).and_then(|output| output.ready(&|| shared.wanted())) {
         Err(_) if shared.stop.requested() => return Ok(()),
@@ -139,6 +140,8 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         output,
         engine,
         in_force,
+        tuning,
+        tuned,
         open,
         arriving: None,
         held,
@@ -163,9 +166,8 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
     ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-fn engine(in_force: &InForce, settings: &WorkerSettings) -> Result<Engine, SchemaError> {
-    let WorkerSettings { kafka, input, detector, series, incident, .. } = settings;
-    Engine::new(in_force, input, detector, series, incident, kafka)
+fn engine(in_force: &InForce, settings: &WorkerSettings, tuning: &Tuning) -> Result<Engine, SchemaError> {
+    Engine::new(in_force, &settings.input, tuning, settings.kafka.dead_letter_max_bytes)
 }
 
 fn output(settings: &WorkerSettings) -> kafka::Result<Output> {
@@ -203,7 +205,7 @@ impl Worker {
         if self.engine.has_left_open() {
             self.open.begin(&mut self.output)?;
         }
-        match self.input.poll(self.open.wait(self.settings.kafka.commit_interval))? {
+        match self.input.poll(self.open.wait(self.tuning.commit_interval))? {
             Polled::Record(_) if self.broken => {}
             Polled::Record(message) => {
                 let raw = message.raw();
@@ -232,11 +234,11 @@ impl Worker {
         if self.engine.waiting() >= BATCH_RECORDS_MAX {
             self.judge()?;
         }
-        if self.open.is_due(self.settings.kafka.commit_interval) {
+        if self.open.is_due(self.tuning.commit_interval) {
             self.commit(Checkpoint::WhenDue)?;
             self.look_around();
         }
-        self.follow_model()
+        self.follow()
     }
 
     fn judge(&mut self) -> kafka::Result<()> {
@@ -255,7 +257,7 @@ impl Worker {
     fn commit(&mut self, checkpoint: Checkpoint) -> kafka::Result<()> {
         let due = checkpoint == Checkpoint::Now
             || self.progress.first
-            || self.progress.checkpointed.elapsed() >= self.settings.kafka.checkpoint_interval;
+            || self.progress.checkpointed.elapsed() >= self.tuning.checkpoint_interval;
         let to_mark = due && !self.progress.unmarked().is_empty();
         if self.open.since.is_none() && !to_mark {
             return Ok(());
@@ -289,14 +291,15 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes up a newer model: the series begin anew, and what is open ends.
-    fn follow_model(&mut self) -> Result<(), WorkerError> {
-        if self.shared.model.version() == self.in_force.version {
+    /// Takes up a newer model, with which the series begin anew, and what is open ends; or another tuning, with which they go on.
+    fn follow(&mut self) -> Result<(), WorkerError> {
+        let same_model = self.shared.model.version() == self.in_force.version;
+        if same_model && self.shared.tuning.version() == self.tuned {
             self.outdated = None;
             return Ok(());
         }
         let since = *self.outdated.get_or_insert_with(Instant::now);
-        // A replay never spans two models; but one that does not come to its end must not keep the old one in force.
+        // A replay never spans two models or tunings; but one that does not come to its end must not keep the old one in force.
         let replaying: Vec<PartitionId> = self.progress.replay.keys().copied().collect();
         if !replaying.is_empty() {
             if since.elapsed() < MODEL_PATIENCE {
@@ -308,10 +311,20 @@ impl Worker {
             }
             self.note_astray();
         }
+        let (tuning, tuned) = self.shared.tuning.get();
+        if same_model {
+            // So that whoever goes on from here goes on with the newer one.
+            self.commit(Checkpoint::Now)?;
+            self.engine.tune(&tuning);
+            (self.tuning, self.tuned) = (tuning, tuned);
+            tracing::info!(worker = self.label, "the changed configuration is in force");
+            return Ok(());
+        }
         let Some(newer) = self.shared.model.in_force() else { return Ok(()) };
-        let fresh = engine(&newer, &self.settings)?;
+        let fresh = engine(&newer, &self.settings, &tuning)?;
         if self.progress.is_empty() {
             (self.engine, self.in_force) = (fresh, newer);
+            (self.tuning, self.tuned) = (tuning, tuned);
             return Ok(());
         }
         // So that whoever goes on from here knows what was open.
@@ -319,6 +332,7 @@ impl Worker {
         self.open.begin(&mut self.output)?;
         self.engine.close_incidents(&self.settings.kafka, &mut self.output, &mut self.open.outcomes)?;
         (self.engine, self.in_force) = (fresh, newer);
+        (self.tuning, self.tuned) = (tuning, tuned);
         // Before any record is judged by it: from here on the series begin anew, also after a crash.
         self.progress.marked.clear();
         Ok(self.commit(Checkpoint::Now)?)

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::detector::{DetectorSettings, SeriesSettings};
+use crate::incident::IncidentSettings;
 use crate::model::{Edition, Model};
 
 /// A model, and how often one was put in force before.
@@ -61,6 +63,44 @@ impl ModelSlot {
 
     pub(super) fn in_force(&self) -> Option<InForce> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What can change while a worker runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tuning {
+    pub detector: DetectorSettings,
+    pub series: SeriesSettings,
+    pub incident: IncidentSettings,
+    pub commit_interval: Duration,
+    pub checkpoint_interval: Duration,
+}
+
+/// The tuning in force. As with the model, workers look at the version and take up a newer one at a commit.
+pub struct TuningSlot {
+    version: AtomicU64,
+    in_force: Mutex<Tuning>,
+}
+
+impl TuningSlot {
+    pub fn new(tuning: Tuning) -> TuningSlot {
+        TuningSlot { version: AtomicU64::new(0), in_force: Mutex::new(tuning) }
+    }
+
+    pub fn set(&self, tuning: Tuning) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = tuning;
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Grows with every `set`.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// With its version, or that of an older one: then it is taken up once more.
+    pub(super) fn get(&self) -> (Tuning, u64) {
+        let version = self.version();
+        (self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone(), version)
     }
 }
 

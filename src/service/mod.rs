@@ -1,8 +1,10 @@
 //! Wiring: HTTP, the learner, the workers, and how all of it ends.
 
+mod current;
 mod learner;
 mod pages;
 mod progress;
+mod systemd;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -12,9 +14,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+pub use current::Source;
+use current::{Current, FileWatch};
 pub use learner::{Learner, load};
 use pages::Status;
 pub use progress::{Progress, Stage, Standing};
+use systemd::Systemd;
 use tokio::runtime::Runtime;
 
 use crate::config::Config;
@@ -58,7 +63,9 @@ pub struct Service {
 }
 
 struct Context {
+    /// As at start, for what cannot change later.
     config: Config,
+    current: Arc<Current>,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
     model: Arc<ModelSlot>,
@@ -68,10 +75,11 @@ struct Context {
 }
 
 impl Service {
-    /// Binds HTTP and starts; what follows happens on threads of its own. `shown` is the configuration for `/status`.
-    pub fn start(config: Config, shown: serde_json::Value) -> Result<Service, Failure> {
+    /// Binds HTTP and starts; what follows happens on threads of its own.
+    pub fn start(config: Config) -> Result<Service, Failure> {
         let metrics = Arc::new(metrics(&config)?);
         let progress = Arc::new(Progress::new(Arc::clone(&metrics)));
+        let current = Arc::new(Current::new(config.clone(), Arc::clone(&metrics)));
         let (model, stop, pulse) = (Arc::new(ModelSlot::default()), Stop::default(), Arc::new(Pulse::default()));
         let pulses: Vec<_> = (0..config.service.workers).map(|_| Arc::new(Pulse::default())).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -86,9 +94,7 @@ impl Service {
             workers: pulses.clone(),
             supervisor: Arc::clone(&pulse),
             stop: stop.clone(),
-            liveness_timeout: config.http.liveness_timeout,
-            readiness_timeout: config.http.readiness_timeout,
-            config: shown,
+            current: Arc::clone(&current),
         });
         let http = match config.http.listen.as_str() {
             "" => None,
@@ -105,6 +111,7 @@ impl Service {
         };
         let context = Context {
             config,
+            current,
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
             model: Arc::clone(&model),
@@ -156,24 +163,49 @@ impl Service {
         self.stop.request();
     }
 
-    /// Waits for SIGTERM, SIGINT or the end of the service, whichever is first.
-    pub fn wait_for_signal(&self) -> anyhow::Result<()> {
+    /// Waits for SIGTERM, SIGINT or the end of the service, whichever is first. Meanwhile the configuration is read again at SIGHUP, and when
+    /// its file changes.
+    pub fn wait_for_signal(&self, source: Option<&Source<'_>>) -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         self.runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
             let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+            let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
             let mut look = tokio::time::interval(FOLLOW_INTERVAL);
+            let mut systemd = Systemd::started();
+            let mut file = source.map(|source| FileWatch::new(source.file));
             while !self.stop.requested() {
                 let signal = tokio::select! {
                     _ = terminate.recv() => "SIGTERM",
                     _ = interrupt.recv() => "SIGINT",
-                    _ = look.tick() => continue,
+                    _ = hangup.recv() => {
+                        self.reload(source);
+                        continue;
+                    }
+                    _ = look.tick() => {
+                        systemd.tick(|| self.status.live(), || self.status.ready());
+                        if file.as_mut().is_some_and(FileWatch::changed) {
+                            self.reload(source);
+                        }
+                        continue;
+                    }
                 };
                 tracing::info!("{signal}: draining");
                 break;
             }
+            systemd.stopping();
             Ok(())
         })
+    }
+
+    fn reload(&self, source: Option<&Source<'_>>) {
+        let Some(source) = source else { return };
+        if self.status.current.reload(source)
+            && let Some(model) = self.model.get()
+        {
+            let alarms = self.status.current.standing().config.detector.alarms;
+            self.metrics.model(model.fingerprint(), alarms.rate(), model.ordered());
+        }
     }
 
     /// Waits for the end, after [`Service::stop`] or a failure.
@@ -185,6 +217,24 @@ impl Service {
         self.runtime.shutdown_timeout(Duration::from_millis(200));
         ended
     }
+}
+
+/// Waits for SIGTERM or SIGINT, or until it is `over`, for a job that has no service.
+pub fn wait_for_end(over: impl Fn() -> bool) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let mut look = tokio::time::interval(FOLLOW_INTERVAL);
+        while !over() {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = look.tick() => {}
+            }
+        }
+        Ok(())
+    })?
 }
 
 /// Trains on the input topic's history, waiting for enough records if need be, and publishes nothing.
@@ -300,7 +350,7 @@ impl Context {
     }
 
     fn put_in_force(&self, model: Model, edition: Edition) {
-        let budget = &self.config.detector.alarms;
+        let budget = &self.current.standing().config.detector.alarms.clone();
         self.metrics.model(model.fingerprint(), budget.rate(), model.ordered());
         tracing::info!(
             model = model.fingerprint(),
@@ -322,9 +372,6 @@ impl Context {
             let settings = WorkerSettings {
                 kafka: self.config.kafka.clone(),
                 input: self.config.input.clone(),
-                detector: self.config.detector.clone(),
-                series: self.config.series.clone(),
-                incident: self.config.incident.clone(),
                 transactional_id: transactional_id(&self.config.kafka, run, index),
                 index,
             };
@@ -333,6 +380,7 @@ impl Context {
                 metrics: Arc::clone(&self.metrics),
                 pulse: Arc::clone(pulse),
                 model: Arc::clone(&self.model),
+                tuning: Arc::clone(&self.current.tuning),
                 stop: self.stop.clone(),
             };
             let name = format!("worker-{index}");
@@ -386,7 +434,7 @@ impl Context {
         workers: Vec<JoinHandle<Result<(), WorkerError>>>,
         mut ended: anyhow::Result<()>,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.config.service.drain_timeout;
+        let deadline = Instant::now() + self.current.standing().config.service.drain_timeout;
         for (index, worker) in workers.into_iter().enumerate() {
             while !worker.is_finished() && Instant::now() < deadline {
                 self.pulse.turn();

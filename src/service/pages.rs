@@ -1,15 +1,14 @@
 //! What HTTP shows of the service.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::Value;
-
+use super::current::Current;
 use super::progress::{Progress, Standing};
+use crate::config::Config;
 use crate::http::{Pages, Probe};
 use crate::metrics::{self, Metrics};
 use crate::pipeline::{ModelSlot, Pulse, Stop};
+use serde::Serialize;
 
 /// The service as its probes see it.
 pub(super) struct Status {
@@ -20,10 +19,7 @@ pub(super) struct Status {
     pub workers: Vec<Arc<Pulse>>,
     pub supervisor: Arc<Pulse>,
     pub stop: Stop,
-    pub liveness_timeout: Duration,
-    pub readiness_timeout: Duration,
-    /// The effective configuration, secrets left out.
-    pub config: Value,
+    pub current: Arc<Current>,
 }
 
 #[derive(Serialize)]
@@ -37,7 +33,12 @@ struct Page<'a> {
     workers: Vec<WorkerPage>,
     records: Records,
     alarms: Option<AlarmsPage>,
-    config: &'a Value,
+    /// In force, secrets left out.
+    config: &'a Config,
+    /// Keys whose value in the file counts from the next start on.
+    config_pending: &'a [String],
+    /// Why the file as it is now is not in force.
+    config_refused: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -87,9 +88,10 @@ impl Pages for Status {
 
     /// Only whether the loops turn: a restart mends nothing else, least of all Kafka.
     fn live(&self) -> Probe {
+        let timeout = self.current.standing().config.http.liveness_timeout;
         let turning = |what: String, pulse: &Pulse| {
             let silent = pulse.silent_for();
-            (silent > self.liveness_timeout).then(|| format!("{what} has not turned for {} s", silent.as_secs()))
+            (silent > timeout).then(|| format!("{what} has not turned for {} s", silent.as_secs()))
         };
         let mut stuck: Vec<String> = Vec::new();
         if self.scoring() {
@@ -108,22 +110,23 @@ impl Pages for Status {
             let because = if because.is_empty() { because } else { format!("; {because}") };
             return Err(vec![format!("no model yet: {stage:?}, {done} of {total}{because}")]);
         }
+        let timeout = self.current.standing().config.http.readiness_timeout;
         let mut why = Vec::new();
         for (i, pulse) in self.workers.iter().enumerate() {
             if pulse.partitions().is_none() {
                 why.push(format!("worker {i} waits for its partitions"));
             }
             let silence = pulse.unanswered_for();
-            if silence > self.readiness_timeout {
+            if silence > timeout {
                 why.push(format!("no broker has answered worker {i} for {} s", silence.as_secs()));
             }
             let astray = pulse.astray_for();
-            if astray > self.readiness_timeout {
+            if astray > timeout {
                 let seconds = astray.as_secs();
                 why.push(format!("worker {i} has not been able to read some of its partitions for {seconds} s"));
             }
             let uncommitted = pulse.uncommitted_for();
-            if uncommitted > self.readiness_timeout {
+            if uncommitted > timeout {
                 why.push(format!("worker {i} has not been able to commit for {} s", uncommitted.as_secs()));
             }
         }
@@ -133,6 +136,7 @@ impl Pages for Status {
     fn status(&self) -> Vec<u8> {
         let [consumed, scored, warming, dead_lettered] = self.metrics.totals();
         let ready = self.ready();
+        let standing = self.current.standing();
         let page = Page {
             version: env!("CARGO_PKG_VERSION"),
             state: match (self.stop.requested(), self.scoring()) {
@@ -164,7 +168,9 @@ impl Pages for Status {
                 realised_per_record: alarms.rate(),
                 over_records: alarms.records(),
             }),
-            config: &self.config,
+            config: &standing.config,
+            config_pending: &standing.pending,
+            config_refused: standing.refused.as_deref(),
         };
         // Plain data: numbers, strings and a JSON value.
         serde_json::to_vec_pretty(&page).unwrap_or_default()

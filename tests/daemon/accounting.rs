@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::broken;
 use crate::plant::{self, Fault, MACHINES};
 use crate::setting::{LONG, Setting, TRAINING_STEPS, address, ends, line, text};
-use crate::support::{self, Message, Outgoing, http_get, wait_for};
+use crate::support::{self, Message, Outgoing, http_get, metric, wait_for};
 
 /// Ids that stand in scores and dead letters, each with how often.
 fn accounted(setting: &Setting<'_>) -> BTreeMap<String, usize> {

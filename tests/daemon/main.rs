@@ -12,6 +12,8 @@ mod broken;
 mod edges;
 mod health;
 mod models;
+mod reload;
 mod rights;
 mod setting;
 mod state;
+mod systemd;

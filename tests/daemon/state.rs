@@ -13,7 +13,7 @@ const MORE: &str =
 const STEPS: usize = 600;
 
 /// Another group on the same input, with outputs of its own and the model from a file.
-fn group(setting: &Setting<'_>, name: &str, model: &str) -> String {
+pub fn group(setting: &Setting<'_>, name: &str, model: &str) -> String {
     let topic = &setting.topic;
     let config = setting
         .config
@@ -116,7 +116,7 @@ fn disturb(name: &str, delivery: &str) {
 }
 
 /// What is told of the incidents of each series, in order; each event once, or (`repeats`) again word for word.
-fn told(broker: &Broker, topic: &str, repeats: bool) -> BTreeMap<String, Vec<String>> {
+pub fn told(broker: &Broker, topic: &str, repeats: bool) -> BTreeMap<String, Vec<String>> {
     let mut events: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for m in broker.read(topic) {
         let of_series = events.entry(text(&line(&m), "series").to_owned()).or_default();
@@ -130,7 +130,7 @@ fn told(broker: &Broker, topic: &str, repeats: bool) -> BTreeMap<String, Vec<Str
 }
 
 /// What both groups wrote to their topic of this name, which is the same.
-fn same(setting: &Setting<'_>, name: &str, repeats: bool) -> BTreeMap<String, String> {
+pub fn same(setting: &Setting<'_>, name: &str, repeats: bool) -> BTreeMap<String, String> {
     let topic = |group: &str| format!("{}-{group}.{name}", setting.topic);
     let (calm, wild) = (by_id(setting.broker, &topic("calm"), false), by_id(setting.broker, &topic("wild"), repeats));
     assert_eq!(calm.len(), wild.len(), "{name}");

@@ -44,7 +44,8 @@ fn hurried(rules: &str) -> String {
         out.push_str(&format!("{seconds}s"));
         rest = &rest[digits + 1..];
     }
-    (out + rest).replace("300 *", "5 *").replace("> 900", "> 15")
+    // A commit takes seconds to fail.
+    (out + rest).replace("300 *", "5 *").replace("> 900", "> 15").replace("[10s])) > 3", "[10s])) > 0")
 }
 
 #[test]
@@ -100,6 +101,7 @@ impl Scene {
     #[track_caller]
     fn fires(&mut self, name: &str) {
         self.prometheus.wait_for_alert(name, LONG);
+        println!("{name} fired");
         self.fired.insert(name.to_owned());
     }
 
@@ -151,14 +153,14 @@ fn every_rule_fires_by_the_fault_it_names() {
     // Nothing to learn from.
     let process = residua(&["run"], &config);
     scene.scrape(&[&address]);
+    wrong_configuration(&mut scene, &process, &config);
     scene.fires("ResiduaNotLearned");
     scene.produce(0..TRAINING_STEPS, &[]);
     scene.wait_until("residua_ready == 1");
     // Nobody sends anything more.
     scene.fires("ResiduaNoRecords");
     machines_fail(&mut scene);
-    scene.cluster.broker.produce(&format!("residua-{}.models", scene.topic), [Outgoing::new("model", "no model")]);
-    scene.fires("ResiduaModelRefused");
+    no_model(&mut scene);
     let strangers = (0..2_000).map(|n| Outgoing {
         key: Some(format!("stranger-{n}").into_bytes()),
         ..plant::records(1, 0..1, &[]).remove(0)
@@ -176,6 +178,16 @@ fn every_rule_fires_by_the_fault_it_names() {
 
     let missing: Vec<String> = rules().into_iter().map(|r| r.name).filter(|name| !scene.fired.contains(name)).collect();
     assert_eq!(missing, Vec::<String>::new(), "these did not fire");
+}
+
+/// Its file cannot be used, then it asks for what only a start can do, then it is as it was.
+fn wrong_configuration(scene: &mut Scene, process: &Process, config: &str) {
+    process.wait_for_line("metrics and health on", PATIENCE);
+    process.configure(&config.replace("max = 100", "max = 0"));
+    scene.fires("ResiduaConfigRefused");
+    process.configure(&config.replace("min_records = ", "max_records = 99999\nmin_records = "));
+    scene.fires("ResiduaConfigPending");
+    process.configure(config);
 }
 
 /// Half of the machines go wrong for a while, and a producer writes what is no record.
@@ -211,6 +223,16 @@ fn machines_fail(scene: &mut Scene) {
         fired.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     scene.fired.extend(names.map(str::to_owned));
+}
+
+/// Something else is in the models topic, until the model is written to it again.
+fn no_model(scene: &mut Scene) {
+    let models = format!("residua-{}.models", scene.topic);
+    let good = scene.cluster.broker.read(&models).pop().expect("a model");
+    let (key, value) = (good.key.expect("a key"), good.value.expect("a model"));
+    scene.cluster.broker.produce(&models, [Outgoing::new(key.clone(), "no model")]);
+    scene.fires("ResiduaModelRefused");
+    scene.cluster.broker.produce(&models, [Outgoing::new(key, value)]);
 }
 
 /// An instance of another group has learned another model; then it is gone.
@@ -294,6 +316,8 @@ fn records_vanish(scene: &mut Scene, process: Process, config: &str) -> Process 
 fn it_restarts_again_and_again(scene: &mut Scene, mut process: Process, config: &str) -> Process {
     let starts = |scene: &Scene| scene.prometheus.query("max(process_start_time_seconds)")[0]["value"][1].clone();
     for _ in 0..5 {
+        // Starts are told apart by the second.
+        scene.wait_until("time() - max(process_start_time_seconds) > 2");
         let before = starts(scene);
         process.signal("KILL");
         drop(process);

@@ -74,6 +74,12 @@ impl Process {
         self.child.id()
     }
 
+    /// Writes another configuration to its file; that of [`residua`].
+    pub fn configure(&self, config: &str) {
+        let file = self.dir.as_ref().expect("a folder of its own").path().join("residua.toml");
+        std::fs::write(file, config).expect("write the configuration");
+    }
+
     /// What it has written to standard output so far.
     pub fn stdout(&self) -> String {
         self.written().stdout.clone()

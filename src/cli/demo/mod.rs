@@ -25,8 +25,8 @@ use show::Style;
 use tally::{Flagged, Tally};
 
 use crate::config::{Config, Loaded};
-use crate::kafka::{EmbeddedBroker, KafkaSettings, Outgoing, Output, TopicReader};
-use crate::service::{Service, Stage};
+use crate::kafka::{self, EmbeddedBroker, KafkaSettings, Outgoing, Output, TopicReader};
+use crate::service::{Service, Stage, unreachable, wait_for_end};
 
 const INPUT: &str = "plant";
 const PARTITIONS: i32 = 3;
@@ -55,12 +55,18 @@ pub struct Args {
     /// Prometheus looks
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = USUAL_ADDRESS)]
     serve: Option<String>,
+    /// Only the plant: its records to topic `plant` of this Kafka, for a residua of your own, until interrupted
+    #[arg(long, value_name = "BROKERS", conflicts_with_all = ["json", "serve"])]
+    plant_to: Option<String>,
 }
 
 /// Runs the demo. Fails only if it could not run: a fault that is not found is a result.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(brokers) = &args.plant_to {
+        return plant_to(brokers, args.seed);
+    }
     let broker = EmbeddedBroker::start()?;
-    let loaded = configure(&broker, args.seed, args.serve.as_deref())?;
+    let loaded = configure(broker.address(), args.seed, args.serve.as_deref())?;
     super::log::start(&loaded.config.log);
     for topic in loaded.config.kafka.topics() {
         broker.create_topic(topic.name, topic.partitions.unwrap_or(PARTITIONS))?;
@@ -73,10 +79,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         broker.address()
     ))?;
     let kafka = loaded.config.kafka.clone();
-    let shown = loaded.redacted();
     let mut plant = Plant::new(args.seed);
     write_training(&kafka, &mut plant)?;
-    let service = Service::start(loaded.config, shown)?;
+    let service = Service::start(loaded.config)?;
     let metrics_url = service.http_address().map(|a| format!("http://{a}/metrics")).unwrap_or_default();
     let ended = watch(args, &kafka, plant, &service, &mut screen, &metrics_url);
     service.stop();
@@ -86,12 +91,26 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The plant alone, to a Kafka that has the topic.
+fn plant_to(brokers: &str, seed: u64) -> anyhow::Result<()> {
+    let loaded = configure(brokers.to_owned(), seed, None)?;
+    super::log::start(&loaded.config.log);
+    let kafka = loaded.config.kafka;
+    kafka::reachable(&kafka, kafka.request_timeout).map_err(|cause| unreachable(brokers.to_owned(), cause))?;
+    let mut plant = Plant::new(seed);
+    write_training(&kafka, &mut plant)?;
+    println!("{TRAINING_RECORDS} records without a fault are in topic {INPUT}; now the stream. Stop with Ctrl-C.");
+    let stream = Stream::start(&kafka, plant, RUN_RECORDS - TRAINING_RECORDS, true);
+    wait_for_end(|| stream.thread.is_finished())?;
+    stream.end()
+}
+
 /// The configuration of `run`, with what a plant in a minute needs.
-fn configure(broker: &EmbeddedBroker, seed: u64, serve: Option<&str>) -> anyhow::Result<Loaded> {
+fn configure(brokers: String, seed: u64, serve: Option<&str>) -> anyhow::Result<Loaded> {
     // Nobody needs to know the port of a run that ends in a minute; Prometheus does.
     let listen = serve.unwrap_or("127.0.0.1:0");
     let settings = [
-        ("KAFKA__BROKERS", broker.address()),
+        ("KAFKA__BROKERS", brokers),
         ("KAFKA__INPUT", INPUT.to_owned()),
         ("INPUT__TIMESTAMP_FIELD", "time".to_owned()),
         ("LEARNING__HISTORY", "0s".to_owned()),
@@ -248,7 +267,7 @@ fn watch(
     }
     if args.serve.is_some() {
         screen.say("Still running, with new faults now and then. Stop with Ctrl-C.")?;
-        service.wait_for_signal()?;
+        service.wait_for_signal(None)?;
     }
     debug_assert!(stream.written.load(Ordering::Relaxed) >= scored_records);
     stream.end()
