@@ -11,11 +11,12 @@ const EDGES: [&str; 3] = ["kafka", "metrics", "http"];
 const CORE: [&str; 4] = ["detector", "incident", "model", "record"];
 
 /// A crate, and the only modules that may name it.
-const OWNED: [(&str, &[&str]); 6] = [
+const OWNED: [(&str, &[&str]); 7] = [
     ("rdkafka", &["kafka"]),
     ("prometheus", &["metrics"]),
     ("tokio", &["service", "http"]),
     ("hyper", &["http"]),
+    ("sd_notify", &["service"]),
     ("ndarray", &["model", "detector"]),
     ("smartcore", &["model", "cli"]),
 ];
