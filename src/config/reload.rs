@@ -41,7 +41,11 @@ impl Config {
         config.series = newer.series.clone();
         config.incident = newer.incident.clone();
         config.service.drain_timeout = newer.service.drain_timeout;
-        config.http = HttpSettings { listen: self.http.listen.clone(), ..newer.http.clone() };
+        config.http = HttpSettings {
+            liveness_timeout: newer.http.liveness_timeout,
+            readiness_timeout: newer.http.readiness_timeout,
+            ..self.http.clone()
+        };
         config.log.level = newer.log.level;
         config
     }

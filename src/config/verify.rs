@@ -14,6 +14,7 @@ const TOPIC_NAME_MAX: usize = 249;
 pub(super) fn problems(c: &Config) -> Vec<String> {
     let mut p = Vec::new();
     names(c, &mut p);
+    insecure(c, &mut p);
     times(c, &mut p);
     numbers(c, &mut p);
     p
@@ -59,6 +60,34 @@ fn names(c: &Config, p: &mut Vec<String>) {
     }
     if !c.http.listen.is_empty() && c.http.listen.parse::<SocketAddr>().is_err() {
         p.push(format!("http.listen: `{}` is not an address like 127.0.0.1:9464, or empty for none", c.http.listen));
+    }
+}
+
+/// What an eavesdropper could use. The mechanisms of SCRAM keep the password to themselves.
+fn insecure(c: &Config, p: &mut Vec<String>) {
+    if c.kafka.allow_insecure {
+        return;
+    }
+    let value = |key: &str| c.kafka.client.get(key).map_or("", |v| v.value.as_str()).to_lowercase();
+    let protocol = value("security.protocol");
+    let mechanism =
+        [value("sasl.mechanism"), value("sasl.mechanisms")].into_iter().find(|m| !m.is_empty()).unwrap_or_default();
+    let instead = "or allow it with kafka.allow_insecure = true";
+    if protocol == "sasl_plaintext" && matches!(mechanism.as_str(), "plain" | "oauthbearer") {
+        p.push(format!(
+            "kafka.client.security.protocol: SASL_PLAINTEXT with {} sends the secret without encryption; expected SASL_SSL, {instead}",
+            mechanism.to_uppercase()
+        ));
+    }
+    if value("enable.ssl.certificate.verification") == "false" {
+        p.push(format!(
+            "kafka.client.enable.ssl.certificate.verification: false trusts whoever answers; expected true, {instead}"
+        ));
+    }
+    if value("ssl.endpoint.identification.algorithm") == "none" {
+        p.push(format!(
+            "kafka.client.ssl.endpoint.identification.algorithm: none trusts any certificate of the authority; expected https, {instead}"
+        ));
     }
 }
 

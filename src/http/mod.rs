@@ -2,6 +2,7 @@
 
 mod settings;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,17 +10,17 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 pub use settings::HttpSettings;
 
-/// Connections served at once; more wait in the listen queue.
+/// Connections served at once. One more takes the place of the oldest, so that however many are slow or idle, who comes is answered.
 const CONNECTIONS_MAX: usize = 64;
 /// Time for a client to send its request headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,11 +47,34 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
+/// Who may see `/metrics` and `/status`: everybody, or who knows the token. The probes answer to everybody, and say less.
+#[derive(Clone, Default)]
+pub struct Access {
+    token: Option<Arc<str>>,
+}
+
+impl Access {
+    /// With `Authorization: Bearer TOKEN`; an empty one is none.
+    pub fn token(token: &str) -> Access {
+        Access { token: (!token.is_empty()).then(|| token.into()) }
+    }
+
+    fn allows<B>(&self, request: &Request<B>) -> bool {
+        let Some(token) = &self.token else { return true };
+        let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        given.is_some_and(|given| same(given, token.as_bytes()))
+    }
+}
+
+/// In a time that does not tell how far they agree.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y)) == 0
+}
+
 /// Serves until dropped.
-pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, access: Access) {
+    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -60,11 +84,17 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>) {
                 continue;
             }
         };
-        let pages = Arc::clone(&pages);
-        tokio::spawn(async move {
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+        }
+        let (pages, access) = (Arc::clone(&pages), access.clone());
+        let connection = tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let pages = Arc::clone(&pages);
-                async move { Ok::<_, Infallible>(answer(&request, pages.as_ref())) }
+                let (pages, access) = (Arc::clone(&pages), access.clone());
+                async move { Ok::<_, Infallible>(answer(&request, pages.as_ref(), &access)) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -72,18 +102,28 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>) {
                 .max_buf_size(HEADER_BYTES_MAX)
                 .serve_connection(TokioIo::new(stream), service);
             let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
-            drop(place);
         });
+        connections.push_back(connection.abort_handle());
     }
 }
 
-fn answer(request: &Request<Incoming>, pages: &dyn Pages) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, pages: &dyn Pages, access: &Access) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET and HEAD\n".to_vec());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
-    match request.uri().path() {
+    let path = request.uri().path();
+    if matches!(path, "/metrics" | "/status") && !access.allows(request) {
+        let mut refused = respond(
+            StatusCode::UNAUTHORIZED,
+            "text/plain",
+            b"expected Authorization: Bearer, with the token of http.token_file\n".to_vec(),
+        );
+        refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return refused;
+    }
+    match path {
         "/metrics" => {
             let (content_type, body) = pages.metrics();
             respond(StatusCode::OK, content_type, body)

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     pub listen: String,
+    /// Empty: everybody may see everything.
+    pub token_file: String,
     #[serde(with = "friendly")]
     pub liveness_timeout: Duration,
     #[serde(with = "friendly")]
@@ -20,6 +22,7 @@ impl Default for HttpSettings {
     fn default() -> Self {
         HttpSettings {
             listen: "127.0.0.1:9464".to_owned(),
+            token_file: String::new(),
             liveness_timeout: Duration::from_secs(30),
             readiness_timeout: Duration::from_secs(30),
         }

@@ -86,6 +86,7 @@ pub struct KafkaSettings {
     pub max_poll_interval: Duration,
     pub queue_kbytes: u32,
     pub dead_letter_max_bytes: usize,
+    pub allow_insecure: bool,
     /// Further settings of librdkafka, by its own names. Filled from `[kafka.client]`.
     #[serde(skip_deserializing)]
     pub client: BTreeMap<String, ClientValue>,
@@ -115,6 +116,7 @@ impl Default for KafkaSettings {
             max_poll_interval: Duration::from_secs(300),
             queue_kbytes: 16_384,
             dead_letter_max_bytes: 900_000,
+            allow_insecure: false,
             client: BTreeMap::new(),
         }
     }

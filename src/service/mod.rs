@@ -23,7 +23,7 @@ use systemd::Systemd;
 use tokio::runtime::Runtime;
 
 use crate::config::Config;
-use crate::http::{self, Pages};
+use crate::http::{self, Access, Pages};
 use crate::kafka::{self, KafkaSettings, Remedy, TopicReader};
 use crate::metrics::Metrics;
 use crate::model::{Edition, Model};
@@ -103,8 +103,9 @@ impl Service {
                 let listener = runtime
                     .block_on(http::bind(address))
                     .with_context(|| format!("listen on http.listen {address}"))?;
+                let access = Access::token(&token(&config.http.token_file)?);
                 let bound = listener.local_addr().context("read the bound address")?;
-                runtime.spawn(http::serve(listener, Arc::clone(&status) as Arc<dyn Pages>));
+                runtime.spawn(http::serve(listener, Arc::clone(&status) as Arc<dyn Pages>, access));
                 tracing::info!("metrics and health on http://{bound}/");
                 Some(bound)
             }
@@ -255,6 +256,19 @@ pub fn train_once(config: &Config) -> Result<Model, Failure> {
     let model = learner.train()?.context("training was stopped")?;
     learner.progress.at(Stage::Done, 1, 1);
     Ok(model)
+}
+
+/// What is in the file, without the line's end; nothing without a file.
+fn token(file: &str) -> Result<String, Failure> {
+    if file.is_empty() {
+        return Ok(String::new());
+    }
+    let wrong = |why: String| Failure::Misconfigured(format!("read http.token_file {file}: {why}"));
+    let token = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+    match token.trim() {
+        "" => Err(wrong("it is empty, expected a token".to_owned())),
+        token => Ok(token.to_owned()),
+    }
 }
 
 fn metrics(config: &Config) -> anyhow::Result<Metrics> {

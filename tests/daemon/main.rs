@@ -11,6 +11,7 @@ mod accounting;
 mod broken;
 mod edges;
 mod health;
+mod http;
 mod models;
 mod reload;
 mod rights;

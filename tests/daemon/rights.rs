@@ -26,7 +26,7 @@ fn each_missing_right_is_named_and_no_further_one_is_needed() {
     let secret = dir.path().join("password");
     std::fs::write(&secret, format!("{PASSWORD}\n")).unwrap();
     let login = format!(
-        "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\nrequest_timeout = \"10s\"\n[kafka.client]\n\
+        "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\nrequest_timeout = \"10s\"\nallow_insecure = true\n[kafka.client]\n\
          \"security.protocol\" = \"SASL_PLAINTEXT\"\n\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"{USER}\"\n\
          \"sasl.password_file\" = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[learning]\nmin_records = 2000\n",
         cluster.login_address(),
