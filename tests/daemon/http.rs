@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::plant::{self, MACHINES};
 use crate::setting::{LONG, Setting, TRAINING_STEPS, address};
-use crate::support::{self, http_get, http_get_with};
+use crate::support::{self, http_get, http_get_with, wait_for};
 
 const SLOW: usize = 1_000;
 
@@ -16,6 +16,7 @@ fn a_thousand_slow_clients_keep_nobody_waiting() {
     let setting = Setting::new(broker, "slow", "");
     let process = setting.start_trained();
     let address = address(&process);
+    wait_for("readiness", LONG, || http_get(&address, "/readyz").filter(|r| r.status == 200));
     // Each has begun a request and does not end it.
     let mut slow: Vec<TcpStream> = Vec::with_capacity(SLOW);
     for number in 0..SLOW {
