@@ -35,10 +35,15 @@ controller_java() {
 }
 
 listeners_java() {
+  local secure='' secure_map=''
+  if [[ -n $SECURE ]]; then
+    secure=,TLS://127.0.0.1:$(<"$DIR/broker-$1/tls-port"),LOGIN_TLS://127.0.0.1:$(<"$DIR/broker-$1/login-tls-port")
+    secure_map=,TLS:SSL,LOGIN_TLS:SASL_SSL
+  fi
   cat <<LISTENERS
-listeners=PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/port"),PROXIED://127.0.0.1:$(<"$DIR/broker-$1/proxied-port"),SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port"),CONTROLLER://$(controller_java "$1")
-advertised.listeners=PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/port"),PROXIED://127.0.0.1:$(<"$DIR/broker-$1/proxy-port"),SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port")
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/port"),PROXIED://127.0.0.1:$(<"$DIR/broker-$1/proxied-port"),SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port"),CONTROLLER://$(controller_java "$1")$secure
+advertised.listeners=PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/port"),PROXIED://127.0.0.1:$(<"$DIR/broker-$1/proxy-port"),SASL_PLAINTEXT://127.0.0.1:$(<"$DIR/broker-$1/login-port")$secure
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT$secure_map
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$DIR/broker-$1/data
 LISTENERS
@@ -46,10 +51,11 @@ LISTENERS
 
 format_storage() {
   local n log
-  local -a jobs=()
+  local -a jobs=() scram=()
+  [[ -z $SECURE ]] || scram=(--add-scram 'SCRAM-SHA-512=[name=residua,password=residua-secret]')
   for n in $(seq "$BROKERS"); do
     CLASSPATH="$JAR_DIR/*" java -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format \
-      -t "$CLUSTER_ID" -c "$DIR/broker-$n/server.properties" >"$DIR/broker-$n/log" 2>&1 9>&- &
+      -t "$CLUSTER_ID" -c "$DIR/broker-$n/server.properties" "${scram[@]}" >"$DIR/broker-$n/log" 2>&1 9>&- &
     jobs+=("$!")
   done
   for n in $(seq "$BROKERS"); do

@@ -15,6 +15,7 @@ mod http;
 mod models;
 mod reload;
 mod rights;
+mod secure;
 mod setting;
 mod state;
 mod systemd;

@@ -63,8 +63,16 @@ pub fn kafka() -> Option<&'static Broker> {
 
 /// Like [`kafka`], but 1 or 3 brokers of one test's own, in `dir`: for faults.
 pub fn cluster(dir: &Path, brokers: u32) -> Option<Cluster> {
+    cluster_with(dir, brokers, &[])
+}
+
+/// The same, with more options of the script.
+pub fn cluster_with(dir: &Path, brokers: u32, more: &[&str]) -> Option<Cluster> {
     let mut start = Command::new(KAFKA_SCRIPT);
-    start.args(["start", "--brokers", &brokers.to_string(), "--while", &os::id().to_string(), "--dir"]).arg(dir);
+    start
+        .args(["start", "--brokers", &brokers.to_string(), "--while", &os::id().to_string(), "--dir"])
+        .arg(dir)
+        .args(more);
     let broker = started(start).map_err(|why| skip(&why)).ok()?;
     Some(Cluster { broker, dir: dir.to_owned() })
 }

@@ -25,7 +25,12 @@ pub enum Operation {
 impl Cluster {
     /// `host:port` of the first broker where a client must log in.
     pub fn login_address(&self) -> String {
-        let port = std::fs::read_to_string(self.dir.join("broker-1/login-port")).expect("a port");
+        self.address_of("login-port")
+    }
+
+    /// The same, of another of its ports.
+    pub fn address_of(&self, port: &str) -> String {
+        let port = std::fs::read_to_string(self.dir.join("broker-1").join(port)).expect("a port");
         format!("127.0.0.1:{}", port.trim())
     }
 }

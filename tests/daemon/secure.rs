@@ -1,0 +1,141 @@
+//! Encrypted connections, and who is who: the daemon against a real broker with certificates made here. What is wrong is named, and no secret is.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+use crate::plant::{self, MACHINES};
+use crate::setting::{LONG, TRAINING_STEPS};
+use crate::support::rights::Operation::{Read, Write};
+use crate::support::rights::Resource::{Group, Topic, TransactionalId};
+use crate::support::rights::{PASSWORD, USER};
+use crate::support::{self, PATIENCE, residua};
+
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "an authority of this test");
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Certificate and key.
+    fn issue(&self, name: &str, hosts: &[&str]) -> (String, String) {
+        let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = Authority::new();
+    let (broker, key) = ours.issue("broker", &["127.0.0.1"]);
+    let ca = write(dir.path(), "ca.pem", &ours.pem);
+    write(dir.path(), "broker.pem", &format!("{key}{broker}"));
+    let stranger = write(dir.path(), "stranger.pem", &Authority::new().pem);
+    let (certificate, key) = ours.issue(USER, &[]);
+    let (certificate, key) = (write(dir.path(), "client.pem", &certificate), write(dir.path(), "client.key", &key));
+    let password = write(dir.path(), "password", PASSWORD);
+
+    let secure = dir.path().to_str().unwrap();
+    let Some(cluster) = support::cluster_with(&dir.path().join("kafka"), 1, &["--secure", secure]) else { return };
+    let topic = support::topic("secure");
+    let group = format!("residua-{topic}");
+    let open = format!("[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\n", cluster.broker.bootstrap);
+    let made = residua(&["check", "--connect", "--create-topics", "--partitions", "2"], &open).wait(PATIENCE);
+    assert!(made.status.success(), "{made:?}");
+    for name in [topic.clone(), format!("{topic}.*"), format!("{group}*")] {
+        cluster.broker.allow(Read, Topic, &name);
+        cluster.broker.allow(Write, Topic, &name);
+    }
+    cluster.broker.allow(Read, Group, &group);
+    cluster.broker.allow(Write, TransactionalId, &format!("{group}*"));
+
+    let config = |port: &str, client: &[(&str, &str)]| {
+        let lines: String = client.iter().map(|(key, value)| format!("\"{key}\" = \"{value}\"\n")).collect();
+        format!(
+            "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\nrequest_timeout = \"10s\"\n[kafka.client]\n{lines}\
+             [http]\nlisten = \"127.0.0.1:0\"\n[learning]\nmin_records = {}\n",
+            cluster.address_of(port),
+            TRAINING_STEPS * MACHINES,
+        )
+    };
+    let path = |p: &PathBuf| p.to_str().unwrap().to_owned();
+    let (ca, stranger, certificate, key, password) =
+        (path(&ca), path(&stranger), path(&certificate), path(&key), path(&password));
+    let login = |mechanism: &'static str| {
+        [
+            ("security.protocol", "SASL_SSL"),
+            ("ssl.ca.location", &ca),
+            ("sasl.mechanism", mechanism),
+            ("sasl.username", USER),
+            ("sasl.password_file", &password),
+        ]
+    };
+    let mutual = [
+        ("security.protocol", "SSL"),
+        ("ssl.ca.location", ca.as_str()),
+        ("ssl.certificate.location", &certificate),
+        ("ssl.key.location", &key),
+    ];
+    for (what, config) in [
+        ("PLAIN", config("login-tls-port", &login("PLAIN"))),
+        ("SCRAM", config("login-tls-port", &login("SCRAM-SHA-512"))),
+        ("mutual TLS", config("tls-port", &mutual)),
+    ] {
+        let checked = residua(&["check", "--connect"], &config).wait(PATIENCE);
+        assert!(checked.status.success(), "{what}: {checked:?}");
+        assert!(!format!("{checked:?}").contains(PASSWORD), "{what}: {checked:?}");
+    }
+
+    // What it says, and that it ends soon, by its exit code: trying again does not help.
+    let refused = |what: &str, config: String, says: &str| {
+        for command in [&["check", "--connect"][..], &["run"]] {
+            let ended = residua(command, &config).wait(PATIENCE);
+            let said = format!("{}{}", ended.stdout, ended.stderr);
+            assert!(said.to_lowercase().contains(says), "{what}: {ended:?}");
+            assert!(!said.contains(PASSWORD) && !said.contains("not the password"), "{what}: {said}");
+            assert!(matches!(ended.status.code(), Some(69 | 78)), "{what}: {ended:?}");
+        }
+    };
+    let mut wrong = login("SCRAM-SHA-512");
+    let other = path(&write(dir.path(), "wrong", "not the password"));
+    wrong[4].1 = &other;
+    refused("a wrong password", config("login-tls-port", &wrong), "authentication");
+    let mut foreign = login("SCRAM-SHA-512");
+    foreign[1].1 = &stranger;
+    refused("a broker of another authority", config("login-tls-port", &foreign), "certificate verify failed");
+    refused("no certificate of its own", config("tls-port", &mutual[..2]), "certificate");
+    refused("no encryption", config("tls-port", &[]), "kafka");
+
+    // And all of it at work.
+    cluster.broker.produce(&topic, plant::records(1, 0..TRAINING_STEPS, &[]));
+    let process = residua(&["run"], &config("login-tls-port", &login("SCRAM-SHA-512")));
+    process.wait_for_line("partitions assigned", LONG);
+    let fault = plant::Fault { machine: 1, sensor: 2, from: TRAINING_STEPS + 20, to: TRAINING_STEPS + 30, size: 3.0 };
+    cluster.broker.produce(&topic, plant::records(2, TRAINING_STEPS..TRAINING_STEPS + 60, &[fault]));
+    let alerts = cluster.broker.read_until(&format!("{topic}.anomalies"), LONG, |m| m.len() >= 5);
+    assert!(alerts.iter().all(|m| m.key.as_deref() == Some(plant::name(1).as_bytes())), "{alerts:?}");
+    process.signal("TERM");
+    let ended = process.wait(Duration::from_secs(20));
+    assert!(ended.status.success() && !ended.stderr.contains(PASSWORD), "{ended:?}");
+}
