@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{self, Quiet};
+use super::client::{self, Attentive};
 use super::error::{Context, Error, Result};
 use super::settings::KafkaSettings;
 use super::{Closing, Outgoing, Output};
@@ -66,8 +66,8 @@ impl KafkaSettings {
     }
 }
 
-fn consumer(settings: &KafkaSettings) -> Result<Closing<BaseConsumer<Quiet>>> {
-    let made = client::reader(settings).create_with_context(Quiet);
+fn consumer(settings: &KafkaSettings) -> Result<Closing<BaseConsumer<Attentive>>> {
+    let made = client::reader(settings).create_with_context(Attentive::default());
     made.map(|c| Closing::new("client", c)).map_err(|cause| Error::Client { role: "client", cause })
 }
 
@@ -98,8 +98,12 @@ pub fn missing_topics(settings: &KafkaSettings, timeout: Duration) -> Result<Vec
     Ok(missing)
 }
 
-fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str, timeout: Duration) -> Result<Option<usize>> {
-    let metadata = consumer.fetch_metadata(Some(topic), timeout).action("ask Kafka for its topics")?;
+fn partitions(consumer: &BaseConsumer<Attentive>, topic: &str, timeout: Duration) -> Result<Option<usize>> {
+    let action = "ask Kafka for its topics";
+    let metadata = consumer.fetch_metadata(Some(topic), timeout).map_err(|cause| match Attentive::heard(consumer) {
+        heard if heard.is_empty() => Error::Call { action, cause },
+        heard => Error::Unanswered { action, cause, heard },
+    })?;
     let Some(found) = metadata.topics().first() else { return Ok(None) };
     match found.error().map(RDKafkaErrorCode::from) {
         None => Ok(Some(found.partitions().len())),

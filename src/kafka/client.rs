@@ -1,11 +1,13 @@
 //! librdkafka's settings for each role residua plays, and its log lines.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaConfRes;
 
 use super::settings::{KafkaSettings, is_secret};
@@ -112,6 +114,9 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
+/// Events that are taken at once.
+const HEARD_MAX: usize = 100;
+
 /// A context that only logs.
 pub(super) struct Quiet;
 
@@ -125,3 +130,40 @@ impl ClientContext for Quiet {
 }
 
 impl rdkafka::consumer::ConsumerContext for Quiet {}
+
+/// A context that remembers why brokers do not answer, for who asks them something once: the call itself fails with less.
+#[derive(Default)]
+pub(super) struct Attentive(Mutex<String>);
+
+impl Attentive {
+    fn hear(&self, what: &str) {
+        // Where it comes from is said twice.
+        let what = what.rsplit_once("]: ").map_or(what, |(_, rest)| rest);
+        what.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What was heard last; empty if nothing was.
+    pub fn heard(consumer: &BaseConsumer<Attentive>) -> String {
+        // It is told where the client is asked for records, of which there are none.
+        (0..HEARD_MAX).for_each(|_| drop(consumer.poll(Duration::ZERO)));
+        std::mem::take(&mut *consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Attentive {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Every try again says the same; the caller says it once.
+        if facility == "FAIL" {
+            self.hear(message);
+        } else {
+            log(level, facility, message);
+        }
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.hear(reason);
+        }
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Attentive {}

@@ -18,6 +18,9 @@ pub enum Error {
     /// A request failed.
     #[error("{action}: {}", reason(cause))]
     Call { action: &'static str, cause: KafkaError },
+    /// A request failed, and why is known.
+    #[error("{action}: {}: {heard}", reason(cause))]
+    Unanswered { action: &'static str, cause: KafkaError, heard: String },
     /// A request was not answered in time.
     #[error("{action}: no answer within {after:?}")]
     Timeout { action: &'static str, after: Duration },
@@ -72,7 +75,7 @@ impl Error {
             | Error::NotCreated { .. }
             | Error::TooFewPartitions { .. }
             | Error::TooManyPartitions { .. } => Remedy::Stop,
-            Error::Timeout { .. } => Remedy::Replace,
+            Error::Timeout { .. } | Error::Unanswered { .. } => Remedy::Replace,
             // Another process took this member's place, or the like: the consumer is of no further use, and not by accident.
             Error::Call { cause: KafkaError::MessageConsumptionFatal(_), .. } => Remedy::Stop,
             // Before what librdkafka says: it would have a refused transaction aborted and tried again for ever.

@@ -113,6 +113,9 @@ fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
             let ended = residua(command, &config).wait(PATIENCE);
             let said = format!("{}{}", ended.stdout, ended.stderr);
             assert!(said.to_lowercase().contains(says), "{what}: {ended:?}");
+            // Who looks at the end of the log sees why.
+            let last = ended.stderr.lines().last().unwrap_or_default().to_lowercase();
+            assert!(command[0] != "run" || last.contains("residua: ") && last.contains(says), "{what}: {ended:?}");
             assert!(!said.contains(PASSWORD) && !said.contains("not the password"), "{what}: {said}");
             assert!(matches!(ended.status.code(), Some(69 | 78)), "{what}: {ended:?}");
         }
