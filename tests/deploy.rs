@@ -39,14 +39,13 @@ fn known(words: &[&str]) {
 
 #[test]
 fn configurations_that_are_shipped_are_sound() {
-    let compose = yaml("deploy/compose.yml");
     let pods = yaml("deploy/kubernetes/configmap.yaml");
     for (of, config) in [
-        ("deploy/compose.yml", &compose["configs"]["residua"]["content"]),
-        ("deploy/kubernetes/configmap.yaml", &pods["data"]["residua.toml"]),
+        ("deploy/compose/residua.toml", text("deploy/compose/residua.toml").as_str()),
+        ("deploy/kubernetes/configmap.yaml", pods["data"]["residua.toml"].as_str().expect("a configuration")),
     ] {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), config.as_str().expect("a configuration")).unwrap();
+        fs::write(file.path(), config).unwrap();
         let checked = residua(&["check", "--config", file.path().to_str().unwrap()]);
         assert!(checked.status.success(), "{of}: {checked:?}");
     }
@@ -73,11 +72,17 @@ fn compose_runs_commands_that_there_are_and_the_kafka_of_the_tests() {
         text("deploy/dev/pom.xml").split("<kafka.version>").nth(1).unwrap().split('<').next().unwrap().to_owned();
     assert_eq!(compose["services"]["kafka"]["image"], format!("apache/kafka:{version}"));
     // As many records as the plant has before its first fault.
-    let config = compose["configs"]["residua"]["content"].as_str().unwrap();
+    let config = text("deploy/compose/residua.toml");
     let minimum = config.lines().find_map(|l| l.strip_prefix("min_records = ")).unwrap();
     assert_eq!(minimum.parse::<usize>().unwrap(), 6 * 7 * 24 * 12);
-    // Folders that are mounted exist.
+    // Folders that are mounted exist, and compose cannot write what stands in its own file where nothing may be written.
     for (name, service) in compose["services"].as_object().unwrap() {
+        for config in service["configs"].as_array().into_iter().flatten() {
+            let source = &compose["configs"][config["source"].as_str().unwrap()];
+            let file = source["file"].as_str().map(|f| root().join("deploy").join(f));
+            assert!(file.as_ref().is_none_or(|f| f.exists()), "{name}: {source}");
+            assert!(file.is_some() || service["read_only"] != true, "{name}: {source}");
+        }
         for volume in service["volumes"].as_array().into_iter().flatten() {
             let path = volume.as_str().unwrap().split(':').next().unwrap();
             assert!(root().join("deploy").join(path).exists(), "{name}: {path}");
@@ -104,10 +109,22 @@ fn image_and_unit_run_commands_that_there_are() {
         assert_eq!(words[0], "/usr/local/bin/residua");
         known(&words[1..]);
     }
-    for key in ["RESIDUA__HTTP__LISTEN", "RESIDUA__KAFKA__INSTANCE_ID", "RESIDUA__KAFKA__CLIENT__SASL_PASSWORD_FILE"] {
-        let named =
-            [docker.as_str(), &unit, &text("deploy/kubernetes/statefulset.yaml")].iter().any(|t| t.contains(key));
-        assert!(named, "{key}");
+    // They are variables that residua knows.
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    let shipped = [docker.as_str(), &unit, &text("deploy/kubernetes/statefulset.yaml")].concat();
+    for (key, value) in [
+        ("RESIDUA__HTTP__LISTEN", "0.0.0.0:9464"),
+        ("RESIDUA__KAFKA__INSTANCE_ID", "residua-0"),
+        ("RESIDUA__KAFKA__CLIENT__SASL_PASSWORD_FILE", secret.path().to_str().unwrap()),
+    ] {
+        assert!(shipped.contains(key), "{key}");
+        let file = root().join("deploy/compose/residua.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_residua"));
+        let checked = command.args(["check", "--config"]).arg(file).env(key, value).output().unwrap();
+        assert!(
+            checked.status.success() && String::from_utf8_lossy(&checked.stdout).contains(key),
+            "{key}: {checked:?}"
+        );
     }
 }
 

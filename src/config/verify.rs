@@ -70,18 +70,20 @@ fn insecure(c: &Config, p: &mut Vec<String>) {
     }
     let value = |key: &str| c.kafka.client.get(key).map_or("", |v| v.value.as_str()).to_lowercase();
     let protocol = value("security.protocol");
-    let mechanism =
-        [value("sasl.mechanism"), value("sasl.mechanisms")].into_iter().find(|m| !m.is_empty()).unwrap_or_default();
+    // Two names of one key.
+    let mechanisms = [value("sasl.mechanism"), value("sasl.mechanisms")];
+    let telling = mechanisms.iter().find(|m| matches!(m.as_str(), "plain" | "oauthbearer"));
     let instead = "or allow it with kafka.allow_insecure = true";
-    if protocol == "sasl_plaintext" && matches!(mechanism.as_str(), "plain" | "oauthbearer") {
+    if let (Some(mechanism), "sasl_plaintext") = (telling, protocol.as_str()) {
         p.push(format!(
             "kafka.client.security.protocol: SASL_PLAINTEXT with {} sends the secret without encryption; expected SASL_SSL, {instead}",
             mechanism.to_uppercase()
         ));
     }
-    if value("enable.ssl.certificate.verification") == "false" {
+    // As librdkafka reads it.
+    if matches!(value("enable.ssl.certificate.verification").as_str(), "false" | "f" | "0") {
         p.push(format!(
-            "kafka.client.enable.ssl.certificate.verification: false trusts whoever answers; expected true, {instead}"
+            "kafka.client.enable.ssl.certificate.verification: without it residua trusts whoever answers; expected true, {instead}"
         ));
     }
     if value("ssl.endpoint.identification.algorithm") == "none" {

@@ -275,6 +275,8 @@ impl Metrics {
     pub fn rebalanced(&self, worker: &str, partitions: usize) {
         self.rebalances.inc();
         self.awake(worker);
+        // Zero is there before the first record is: a rule adds it to the lag.
+        let _ = self.in_flight.with_label_values(&[worker]);
         self.partitions.with_label_values(&[worker]).set(partitions as i64);
     }
 
@@ -324,6 +326,11 @@ impl Metrics {
     pub fn model(&self, fingerprint: &str, budget: f64, incidents: bool) {
         self.model_info.reset();
         self.model_info.with_label_values(&[fingerprint]).set(1.0);
+        self.budget(budget, incidents);
+    }
+
+    /// The false alarms per record that are accepted from here on.
+    pub fn budget(&self, budget: f64, incidents: bool) {
         self.alarm_budget.set(budget);
         let mut alarms = self.alarms();
         if alarms.is_none_or(|alarms| (alarms.budget, alarms.incidents) != (budget, incidents)) {

@@ -14,6 +14,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Where the configuration comes from, and what its log level is told to.
 pub struct Source<'a> {
     pub file: &'a Path,
+    /// What was in it before it was loaded.
+    pub known: Option<Vec<u8>>,
     pub load: &'a dyn Fn() -> Result<Config, ConfigError>,
     pub log_level: &'a dyn Fn(LogLevel),
 }
@@ -45,18 +47,22 @@ impl Current {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up what can change; true if anything does. What cannot be used leaves everything as it is.
+    /// Takes up what can change; true if anything does. What cannot be used leaves everything as it is. There is one caller; nobody waits for
+    /// what it reads and says.
     pub fn reload(&self, source: &Source<'_>) -> bool {
-        let mut standing = self.standing();
-        match (source.load)().and_then(|newer| standing.config.take_up(&newer)) {
+        let before = self.standing().clone();
+        match (source.load)().and_then(|newer| before.config.take_up(&newer)) {
             Err(error) => {
                 let refused = error.to_string();
-                tracing::error!(
-                    error = refused,
-                    "the configuration file cannot be used, the last good one stays in force"
-                );
-                standing.refused = Some(refused);
-                self.metrics.reloaded(Reload::Refused, standing.pending.len());
+                // It is tried again and again.
+                if before.refused.as_ref() != Some(&refused) {
+                    tracing::error!(
+                        error = refused,
+                        "the configuration file cannot be used, the last good one stays in force"
+                    );
+                    self.metrics.reloaded(Reload::Refused, before.pending.len());
+                }
+                *self.standing() = Standing { refused: Some(refused), ..before };
                 false
             }
             Ok(TakenUp { config, changed, pending }) => {
@@ -69,16 +75,22 @@ impl Current {
                 let how = if changed.is_empty() { Reload::Unchanged } else { Reload::Applied };
                 tracing::info!(changed = changed.join(", "), "configuration read again");
                 self.metrics.reloaded(how, pending.len());
-                if tuning(&config) != tuning(&standing.config) {
-                    self.tuning.set(tuning(&config));
+                let (tuned, level) = (tuning(&config), config.log.level);
+                *self.standing() = Standing { config, pending, refused: None };
+                if tuned != tuning(&before.config) {
+                    self.tuning.set(tuned);
                 }
-                if config.log.level != standing.config.log.level {
-                    (source.log_level)(config.log.level);
+                if level != before.config.log.level {
+                    (source.log_level)(level);
                 }
-                *standing = Standing { config, pending, refused: None };
                 !changed.is_empty()
             }
         }
+    }
+
+    /// Whether the file cannot be used as it is: perhaps because of another file that it names.
+    pub fn is_refused(&self) -> bool {
+        self.standing().refused.is_some()
     }
 }
 
@@ -101,25 +113,38 @@ pub(super) struct FileWatch<'a> {
     looked: Instant,
 }
 
+/// What a look at the file says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Look {
+    NotYet,
+    Same,
+    /// It is another now, and was so at the look before: nobody is writing it any more.
+    Changed,
+}
+
 impl<'a> FileWatch<'a> {
-    pub fn new(file: &'a Path) -> FileWatch<'a> {
-        let known = std::fs::read(file).ok();
-        FileWatch { file, seen: known.clone(), known, looked: Instant::now() }
+    pub fn new(source: &Source<'a>) -> FileWatch<'a> {
+        FileWatch { file: source.file, known: source.known.clone(), seen: source.known.clone(), looked: Instant::now() }
     }
 
-    /// Whether it is another now, and was so at the look before: nobody is writing it any more.
-    pub fn changed(&mut self) -> bool {
+    pub fn look(&mut self) -> Look {
         if self.looked.elapsed() < LOOK_INTERVAL {
-            return false;
+            return Look::NotYet;
         }
         self.looked = Instant::now();
         let now = std::fs::read(self.file).ok();
         let settled = now == self.seen;
         self.seen = now;
         if !settled || self.seen == self.known {
-            return false;
+            return Look::Same;
         }
         self.known.clone_from(&self.seen);
-        true
+        Look::Changed
+    }
+
+    /// It is taken up as it is now, whatever it was.
+    pub fn known(&mut self) {
+        self.seen = std::fs::read(self.file).ok();
+        self.known.clone_from(&self.seen);
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 pub use current::Source;
-use current::{Current, FileWatch};
+use current::{Current, FileWatch, Look};
 pub use learner::{Learner, load};
 use pages::Status;
 pub use progress::{Progress, Stage, Standing};
@@ -174,19 +174,28 @@ impl Service {
             let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
             let mut look = tokio::time::interval(FOLLOW_INTERVAL);
             let mut systemd = Systemd::started();
-            let mut file = source.map(|source| FileWatch::new(source.file));
+            let mut file = source.map(FileWatch::new);
             while !self.stop.requested() {
                 let signal = tokio::select! {
                     _ = terminate.recv() => "SIGTERM",
                     _ = interrupt.recv() => "SIGINT",
-                    _ = hangup.recv() => {
-                        self.reload(source);
-                        continue;
-                    }
+                    _ = hangup.recv() => match (source, &mut file) {
+                        (Some(source), Some(file)) => {
+                            file.known();
+                            self.reload(source);
+                            continue;
+                        }
+                        // Whoever has no file ends with its terminal.
+                        _ => "SIGHUP",
+                    },
                     _ = look.tick() => {
                         systemd.tick(|| self.status.live(), || self.status.ready());
-                        if file.as_mut().is_some_and(FileWatch::changed) {
-                            self.reload(source);
+                        if let (Some(source), Some(file)) = (source, &mut file) {
+                            match file.look() {
+                                Look::Changed => self.reload(source),
+                                Look::Same if self.status.current.is_refused() => self.reload(source),
+                                _ => {}
+                            }
                         }
                         continue;
                     }
@@ -199,13 +208,12 @@ impl Service {
         })
     }
 
-    fn reload(&self, source: Option<&Source<'_>>) {
-        let Some(source) = source else { return };
+    fn reload(&self, source: &Source<'_>) {
         if self.status.current.reload(source)
             && let Some(model) = self.model.get()
         {
             let alarms = self.status.current.standing().config.detector.alarms;
-            self.metrics.model(model.fingerprint(), alarms.rate(), model.ordered());
+            self.metrics.budget(alarms.rate(), model.ordered());
         }
     }
 

@@ -45,7 +45,11 @@ fn hurried(rules: &str) -> String {
         rest = &rest[digits + 1..];
     }
     // A commit takes seconds to fail.
-    (out + rest).replace("300 *", "5 *").replace("> 900", "> 15").replace("[10s])) > 3", "[10s])) > 0")
+    (out + rest)
+        .replace("300 *", "5 *")
+        .replace("> 900", "> 15")
+        .replace("< 900", "< 15")
+        .replace("[10s])) > 3", "[10s])) > 0")
 }
 
 #[test]
