@@ -316,7 +316,9 @@ fn records_vanish(scene: &mut Scene, process: Process, config: &str) -> Process 
 }
 
 fn it_restarts_again_and_again(scene: &mut Scene, mut process: Process, config: &str) -> Process {
-    let starts = |scene: &Scene| scene.prometheus.query("max(process_start_time_seconds)")[0]["value"][1].clone();
+    // None while a scrape has just failed.
+    let starts =
+        |scene: &Scene| Some(scene.prometheus.query("max(process_start_time_seconds)").first()?["value"][1].clone());
     for _ in 0..5 {
         // Starts are told apart by the second.
         scene.wait_until("time() - max(process_start_time_seconds) > 2");
@@ -324,7 +326,7 @@ fn it_restarts_again_and_again(scene: &mut Scene, mut process: Process, config: 
         process.signal("KILL");
         drop(process);
         process = residua(&["run"], config);
-        wait_for("Prometheus to see it", LONG, || (starts(scene) != before).then_some(()));
+        wait_for("Prometheus to see it", LONG, || starts(scene).filter(|start| Some(start) != before.as_ref()));
     }
     scene.fires("ResiduaRestarts");
     process
