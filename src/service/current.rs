@@ -116,9 +116,9 @@ pub(super) struct FileWatch<'a> {
 /// What a look at the file says.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Look {
+    /// It is too early, or somebody may be writing it: it is not what it was at the look before.
     NotYet,
     Same,
-    /// It is another now, and was so at the look before: nobody is writing it any more.
     Changed,
 }
 
@@ -135,7 +135,10 @@ impl<'a> FileWatch<'a> {
         let now = std::fs::read(self.file).ok();
         let settled = now == self.seen;
         self.seen = now;
-        if !settled || self.seen == self.known {
+        if !settled {
+            return Look::NotYet;
+        }
+        if self.seen == self.known {
             return Look::Same;
         }
         self.known.clone_from(&self.seen);

@@ -84,17 +84,10 @@ fn a_process_killed_after_a_change_is_followed_by_the_very_scores() {
     let trained = residua(&["train", "topic", "--out", model], &setting.config).wait(LONG);
     assert!(trained.status.success(), "{trained:?}");
     let (calm, wild) = (group(&setting, "calm", model), group(&setting, "wild", model));
+    // What comes before the change and is replayed with what comes after it is adopted sooner.
     let other = |config: &str| {
-        config.replace("1 per 100000 records", "1 per 100 records") + "[incident]\nopen = \"2 of 4\"\nhold = 0.8\n"
-    };
-    // Some are told by either configuration, and those that grow smaller from machine to machine by one alone: whoever replays what
-    // came before the change with what came after it remembers other incidents.
-    let small = |i: usize| Fault {
-        machine: 20 + i,
-        sensor: i % 8,
-        from: TRAINING_STEPS + 15,
-        to: TRAINING_STEPS + 70,
-        size: 0.4 * 0.85f64.powi(i as i32),
+        config.replace("1 per 100000 records\"", "1 per 100 records\"\nadopt_after = \"15 records\"")
+            + "[incident]\nopen = \"2 of 4\"\nhold = 0.8\n"
     };
     let faults: Vec<Fault> = (0..20)
         .map(|i| Fault {
@@ -104,7 +97,6 @@ fn a_process_killed_after_a_change_is_followed_by_the_very_scores() {
             to: TRAINING_STEPS + 60 + i,
             size: 1.0,
         })
-        .chain((0..20).map(small))
         .collect();
     let write = |steps: std::ops::Range<usize>| {
         broker.produce(
