@@ -27,7 +27,7 @@ fn residua(args: &[&str]) -> Output {
     command.args(args).output().unwrap()
 }
 
-/// Parses the command line without doing anything: `--help` goes last, and what stands before it must be known.
+/// There is such a command, and its help names every option.
 fn known(words: &[&str]) {
     let help = residua(&[&words[..1], &["--help"]].concat());
     assert!(help.status.success(), "residua {}", words[0]);

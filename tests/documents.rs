@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use residua::config::Config;
-use residua::metrics::Metrics;
+
+#[path = "support/exported.rs"]
+mod exported;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -61,28 +63,9 @@ fn every_key_that_a_document_names_is_known() {
     assert!(count > 5, "only {count} keys are named");
 }
 
-/// Name, type and labels (but `le`) of every metric of residua.
+/// Of residua itself.
 fn exported() -> BTreeSet<(String, String, String)> {
-    let metrics = Metrics::new("0", "sensors", &["x"], &["y"]).unwrap();
-    metrics.model("0", 1.0, true);
-    metrics.consumed("0", 1);
-    metrics.lag("0", 1);
-    metrics.rebalanced("0", 1);
-    metrics.series("0", 1);
-    metrics.open_incidents("0", 1);
-    metrics.astray("0", 1);
-    let scraped = String::from_utf8(metrics.scrape().unwrap()).unwrap();
-    let types = scraped.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split_once(' '));
-    types
-        .filter(|(name, _)| name.starts_with("residua_"))
-        .map(|(name, kind)| {
-            let sample = scraped.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no sample of {name}"));
-            let labels = sample.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap());
-            let labels =
-                labels.split(',').filter_map(|l| l.split('=').next()).filter(|l| !["", "le", "topic"].contains(l));
-            (name.to_owned(), kind.to_owned(), labels.collect::<Vec<_>>().join(","))
-        })
-        .collect()
+    exported::exported().into_iter().filter(|(name, ..)| name.starts_with("residua_")).collect()
 }
 
 #[test]

@@ -345,9 +345,9 @@ impl Metrics {
 
     /// The configuration was read again; so many of its keys count from the next start on.
     pub fn reloaded(&self, how: Reload, pending: usize) {
-        self.reloads[how as usize].inc();
-        self.config_ok.set(if matches!(how, Reload::Refused) { 0.0 } else { 1.0 });
         self.config_pending.set(pending as f64);
+        self.config_ok.set(if matches!(how, Reload::Refused) { 0.0 } else { 1.0 });
+        self.reloads[how as usize].inc();
     }
 
     /// What the probes say now.

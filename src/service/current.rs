@@ -54,32 +54,35 @@ impl Current {
         match (source.load)().and_then(|newer| before.config.take_up(&newer)) {
             Err(error) => {
                 let refused = error.to_string();
-                // It is tried again and again.
-                if before.refused.as_ref() != Some(&refused) {
+                // It is tried again and again, and told once.
+                let known = before.refused.as_ref() == Some(&refused);
+                let pending = before.pending.len();
+                *self.standing() = Standing { refused: Some(refused.clone()), ..before };
+                if !known {
+                    self.metrics.reloaded(Reload::Refused, pending);
                     tracing::error!(
                         error = refused,
                         "the configuration file cannot be used, the last good one stays in force"
                     );
-                    self.metrics.reloaded(Reload::Refused, before.pending.len());
                 }
-                *self.standing() = Standing { refused: Some(refused), ..before };
                 false
             }
             Ok(TakenUp { config, changed, pending }) => {
+                let (tuned, level) = (tuning(&config), config.log.level);
+                *self.standing() = Standing { config, pending: pending.clone(), refused: None };
+                if tuned != tuning(&before.config) {
+                    self.tuning.set(tuned);
+                }
+                let how = if changed.is_empty() { Reload::Unchanged } else { Reload::Applied };
+                self.metrics.reloaded(how, pending.len());
+                // Who reads these finds it done.
                 if !pending.is_empty() {
                     tracing::warn!(
                         keys = pending.join(", "),
                         "these keys of the configuration count from the next start on"
                     );
                 }
-                let how = if changed.is_empty() { Reload::Unchanged } else { Reload::Applied };
                 tracing::info!(changed = changed.join(", "), "configuration read again");
-                self.metrics.reloaded(how, pending.len());
-                let (tuned, level) = (tuning(&config), config.log.level);
-                *self.standing() = Standing { config, pending, refused: None };
-                if tuned != tuning(&before.config) {
-                    self.tuning.set(tuned);
-                }
                 if level != before.config.log.level {
                     (source.log_level)(level);
                 }

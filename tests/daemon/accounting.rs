@@ -95,8 +95,7 @@ fn two_hundred_thousand_records_are_accounted_for_exactly_once() {
     let input = broker.read(&setting.topic);
     setting.wait_until_settled(&input);
     let metrics = scrape();
-    second.signal("TERM");
-    assert!(second.wait(Duration::from_secs(20)).status.success());
+    second.stop();
     assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
 
     assert_exactly_once(&accounted(&setting), &setting.expected(&input, &trained));
@@ -230,8 +229,7 @@ fn joining_leaving_and_killed_instances_lose_and_repeat_nothing() {
     let third = setting.start();
     let total = produce(300);
     broker.read_until(&scores, LONG, |m| m.len() >= total / 2);
-    second.signal("TERM");
-    assert!(second.wait(Duration::from_secs(20)).status.success());
+    second.stop();
     produce(200);
     let input = broker.read(&setting.topic);
     setting.wait_until_settled(&input);
@@ -261,8 +259,7 @@ fn a_broken_message_as_large_as_kafka_takes_is_cut_and_not_tried_for_ever() {
     broker.produce(&setting.topic, plant::records(5, TRAINING_STEPS..TRAINING_STEPS + 20, &[]));
     let input = broker.read(&setting.topic);
     setting.wait_until_settled(&input);
-    process.signal("TERM");
-    assert!(process.wait(Duration::from_secs(20)).status.success());
+    process.stop();
     assert_exactly_once(&accounted(&setting), &setting.expected(&input, &trained));
     let letters = setting.dead_letters();
     assert_eq!(letters.len(), large.len());
@@ -305,8 +302,7 @@ fn at_least_once_loses_nothing_and_repeats_with_the_same_id() {
     let second = setting.start();
     let input = broker.read(&setting.topic);
     setting.wait_until_settled(&input);
-    second.signal("TERM");
-    assert!(second.wait(Duration::from_secs(20)).status.success());
+    second.stop();
     let seen = accounted(&setting);
     let expected = setting.expected(&input, &trained);
     assert_eq!(seen.keys().cloned().collect::<BTreeSet<_>>(), expected);

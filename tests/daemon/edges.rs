@@ -29,8 +29,7 @@ fn a_header_whose_name_is_not_utf8_is_left_out_and_stops_nothing() {
     assert_eq!(told(b"no record", "__connect.errors.exception.class.name").as_deref(), Some("invalid_json"));
     assert_eq!(told(b"no record either", "residua.headers-dropped"), None);
     assert_eq!(told(b"no record either", "name").as_deref(), Some("x"));
-    process.signal("TERM");
-    let ended = process.wait(Duration::from_secs(20));
+    let ended = process.stop();
     assert!(ended.status.success() && !ended.stderr.contains("panicked"), "{}", ended.stderr);
 }
 
@@ -64,8 +63,7 @@ fn records_that_retention_takes_before_they_are_read_are_counted_and_the_rest_is
     setting.wait_until_settled(&input);
     let metrics = http_get(&address, "/metrics").expect("metrics").body;
     let counted = support::metric(&metrics, "residua_records_lost_to_retention_total") as i64;
-    process.signal("TERM");
-    let ended = process.wait(Duration::from_secs(20));
+    let ended = process.stop();
     assert!(ended.status.success() && ended.stderr.contains("deleted records before they were read"), "{ended:?}");
     let scored: BTreeSet<_> = setting.scores().iter().map(|m| text(&line(m), "id").to_owned()).collect();
     // A fetch that was under way may have saved a few.
@@ -93,8 +91,7 @@ fn a_process_whose_name_another_one_takes_ends_and_says_so() {
     let ended = first.wait(PATIENCE);
     assert_eq!(ended.status.code(), Some(78), "{ended:?}");
     assert!(ended.stderr.contains("fenced"), "{ended:?}");
-    second.signal("TERM");
-    assert!(second.wait(Duration::from_secs(20)).status.success());
+    second.stop();
 }
 
 #[test]

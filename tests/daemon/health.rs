@@ -114,8 +114,7 @@ fn a_dead_letter_whose_timestamp_is_refused_carries_it_in_a_header() {
     let letter = broker.read_until(&letters, LONG, |m| !m.is_empty()).remove(0);
     assert_eq!(letter.header("residua.timestamp-ms"), Some(old.to_string().as_bytes()));
     assert_eq!(letter.value.as_deref(), Some(&b"no record"[..]));
-    process.signal("TERM");
-    assert!(process.wait(Duration::from_secs(20)).status.success());
+    process.stop();
 }
 
 #[test]
@@ -192,6 +191,5 @@ fn readiness_follows_the_broker_and_liveness_does_not() {
     let ids: std::collections::BTreeSet<String> = lines.iter().map(|m| text(&line(m), "id").to_owned()).collect();
     assert_eq!((lines.len(), ids.len()), (expected, expected));
     crate::accounting::books_balance(&http_get(&address, "/metrics").expect("an answer").body);
-    process.signal("TERM");
-    assert!(process.wait(Duration::from_secs(20)).status.success());
+    process.stop();
 }

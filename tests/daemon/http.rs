@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use crate::plant::{self, MACHINES};
 use crate::setting::{LONG, Setting, TRAINING_STEPS, address};
@@ -37,8 +36,7 @@ fn a_thousand_slow_clients_keep_nobody_waiting() {
     setting.wait_until_settled(&broker.read(&setting.topic));
     assert_eq!(setting.scores().len(), 50 * MACHINES);
     drop(slow);
-    process.signal("TERM");
-    assert!(process.wait(Duration::from_secs(20)).status.success());
+    process.stop();
 }
 
 #[test]
@@ -67,6 +65,5 @@ fn with_a_token_only_the_probes_answer_to_everybody() {
         assert_eq!(status(page, Some("open sesame")), 401);
         assert_eq!(status(page, Some("Bearer open sesame")), 200);
     }
-    process.signal("TERM");
-    assert!(process.wait(Duration::from_secs(20)).status.success());
+    process.stop();
 }

@@ -1,7 +1,5 @@
 //! Where the model comes from: learned once, found again, given as a file, learned anew where it does not fit.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::plant::{self, Fault, MACHINES};
@@ -10,8 +8,7 @@ use crate::support::{self, Message, Outgoing, PATIENCE, Process, http_get, resid
 
 #[track_caller]
 fn end(process: Process) -> String {
-    process.signal("TERM");
-    let ended = process.wait(Duration::from_secs(20));
+    let ended = process.stop();
     assert!(ended.status.success(), "{ended:?}");
     ended.stderr
 }

@@ -1,13 +1,14 @@
 //! A configuration that changes while the daemon runs: what can change does, what cannot says so, and a bad file changes nothing.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::plant::{self, Fault};
 use crate::setting::{LONG, Setting, TRAINING_STEPS, address, text};
 use crate::state::{group, same, told};
 use crate::support::{self, PATIENCE, Process, http_get, metric, residua, wait_for};
+
+/// No checkpoint by time; who is killed is missed soon.
+const MORE: &str = "checkpoint_interval = \"1h\"\nsession_timeout = \"6s\"\nheartbeat_interval = \"1s\"";
 
 fn status(address: &str) -> Value {
     serde_json::from_str(&http_get(address, "/status").expect("an answer").body).expect("JSON")
@@ -41,7 +42,8 @@ fn a_changed_file_is_taken_up_at_sighup_or_by_itself_and_a_bad_one_is_not() {
     process.signal("HUP");
     process.wait_for_line("configuration read again changed=\"detector.alarms, log.level\"", PATIENCE);
     wait_for_lines(&process, "the changed configuration is in force", 2);
-    assert_eq!(metric_of(&address, "residua_alarm_budget_ratio"), 1.0 / 500.0);
+    let budget = || (metric_of(&address, "residua_alarm_budget_ratio") == 1.0 / 500.0).then_some(());
+    wait_for("the budget's metric", PATIENCE, budget);
     assert_eq!(status(&address)["config"]["detector"]["alarms"], "1 per 500 records");
 
     // Nobody says anything. What a running process cannot change waits.
@@ -68,15 +70,27 @@ fn a_changed_file_is_taken_up_at_sighup_or_by_itself_and_a_bad_one_is_not() {
     process.configure(&config);
     wait_for("the good file", PATIENCE, || (metric_of(&address, "residua_config_ok") == 1.0).then_some(()));
     assert_eq!(metric_of(&address, "residua_config_pending_keys"), 0.0);
-    process.signal("TERM");
-    assert!(process.wait(Duration::from_secs(20)).status.success());
+
+    // The level of the log too: what is read after this is not told.
+    process.configure(&config.replace("level = \"debug\"", "level = \"error\""));
+    let level = || (status(&address)["config"]["log"]["level"] == "error").then_some(());
+    wait_for("another level of the log", PATIENCE, level);
+    let (told, reloads) = (process.stderr().len(), metric_of(&address, "residua_config_reloads_total"));
+    process.signal("HUP");
+    let again = || (metric_of(&address, "residua_config_reloads_total") > reloads).then_some(());
+    wait_for("the configuration to be read", PATIENCE, again);
+    process.configure("nonsense");
+    let told_of = |text: &str| process.stderr()[told..].contains(text);
+    wait_for("an error, which is still told", PATIENCE, || told_of("cannot be used").then_some(()));
+    assert!(!told_of("configuration read again"), "{}", process.stderr());
+    process.stop();
 }
 
 /// Who takes over goes on from the change, not from before it: a process killed after it writes what an undisturbed one does.
 #[test]
 fn a_process_killed_after_a_change_is_followed_by_the_very_scores() {
     let Some(broker) = support::kafka() else { return };
-    let setting = Setting::new(broker, "reloaded", "checkpoint_interval = \"1h\"");
+    let setting = Setting::new(broker, "reloaded", MORE);
     broker.produce(&setting.topic, plant::records(1, 0..TRAINING_STEPS, &[]));
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("m.safetensors");
@@ -123,8 +137,7 @@ fn a_process_killed_after_a_change_is_followed_by_the_very_scores() {
     follower.wait_for_line("partitions assigned", LONG);
     write(60..120);
     for process in [undisturbed, follower] {
-        process.signal("TERM");
-        assert!(process.wait(Duration::from_secs(20)).status.success());
+        process.stop();
     }
     assert_eq!(same(&setting, "scores", false).len(), 120 * plant::MACHINES);
     assert!(same(&setting, "anomalies", false).len() > 20);

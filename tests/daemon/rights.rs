@@ -80,7 +80,6 @@ fn each_missing_right_is_named_and_no_further_one_is_needed() {
     });
     let status = http_get(&address, "/status").expect("an answer").body;
     assert!(status.contains("sasl.password") && !status.contains(PASSWORD), "{status}");
-    process.signal("TERM");
-    let ended = process.wait(Duration::from_secs(20));
+    let ended = process.stop();
     assert!(ended.status.success() && !ended.stderr.contains(PASSWORD), "{ended:?}");
 }

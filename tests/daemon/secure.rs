@@ -1,7 +1,6 @@
 //! Encrypted connections, and who is who: the daemon against a real broker with certificates made here. What is wrong is named, and no secret is.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -73,7 +72,7 @@ fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
     let config = |port: &str, client: &[(&str, &str)]| {
         let lines: String = client.iter().map(|(key, value)| format!("\"{key}\" = \"{value}\"\n")).collect();
         format!(
-            "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\nrequest_timeout = \"10s\"\n[kafka.client]\n{lines}\
+            "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\nrequest_timeout = \"5s\"\n[kafka.client]\n{lines}\
              [http]\nlisten = \"127.0.0.1:0\"\n[learning]\nmin_records = {}\n",
             cluster.address_of(port),
             TRAINING_STEPS * MACHINES,
@@ -139,7 +138,6 @@ fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
     cluster.broker.produce(&topic, plant::records(2, TRAINING_STEPS..TRAINING_STEPS + 60, &[fault]));
     let alerts = cluster.broker.read_until(&format!("{topic}.anomalies"), LONG, |m| m.len() >= 5);
     assert!(alerts.iter().all(|m| m.key.as_deref() == Some(plant::name(1).as_bytes())), "{alerts:?}");
-    process.signal("TERM");
-    let ended = process.wait(Duration::from_secs(20));
+    let ended = process.stop();
     assert!(ended.status.success() && !ended.stderr.contains(PASSWORD), "{ended:?}");
 }

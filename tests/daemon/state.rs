@@ -2,7 +2,6 @@
 //! writes, record by record and score for score, what an undisturbed group writes of the same input with the same model.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::plant::{self, Fault, MACHINES};
 use crate::setting::{LONG, Setting, TRAINING_STEPS, line, text};
@@ -85,8 +84,7 @@ fn disturb(name: &str, delivery: &str) {
             1 => running.push(start()),
             3 => {
                 let process = running.remove(0);
-                process.signal("TERM");
-                assert!(process.wait(Duration::from_secs(20)).status.success());
+                process.stop();
             }
             _ => {}
         }
@@ -100,8 +98,7 @@ fn disturb(name: &str, delivery: &str) {
         setting.wait_until_settled_by(&format!("{}-{group}", setting.topic), &input);
     }
     for process in running.into_iter().chain([undisturbed]) {
-        process.signal("TERM");
-        assert!(process.wait(Duration::from_secs(20)).status.success());
+        process.stop();
     }
     let calm = same(&setting, "scores", repeats);
     assert_eq!(calm.len(), expected);

@@ -69,7 +69,11 @@ fn systemd_hears_how_it_stands_and_the_watchdog_starves_when_a_loop_stands_still
     });
     let other = residua(&["run"], &setting.config);
     wait_for("/livez to fail", LONG, || http_get(&address, "/livez").filter(|r| r.status == 503));
-    while manager.hear().is_some_and(|heard| !heard.is_empty() && heard != "WATCHDOG=1") {}
+    // What was sent before.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(2) {
+        manager.hear();
+    }
     assert!(!manager.is_fed(Duration::from_secs(6)), "the watchdog is fed while a worker stands still");
 
     // Somebody reads it again: nothing was broken.

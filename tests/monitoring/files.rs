@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use residua::metrics::Metrics;
 use serde_json::Value;
 
+use crate::exported::exported as every_metric;
 use crate::support;
 
 pub fn deploy(path: &str) -> PathBuf {
@@ -49,19 +49,9 @@ pub fn rules() -> Vec<Rule> {
 
 /// Names of all metrics, of residua and of its process; a histogram's with all three endings.
 pub fn exported() -> BTreeSet<String> {
-    let metrics = Metrics::new("0", "sensors", &["x"], &["y"]).unwrap();
-    metrics.model("0", 1.0, true);
-    metrics.consumed("0", 1);
-    metrics.lag("0", 1);
-    metrics.rebalanced("0", 1);
-    metrics.series("0", 1);
-    metrics.open_incidents("0", 1);
-    metrics.astray("0", 1);
-    let scraped = String::from_utf8(metrics.scrape().unwrap()).unwrap();
-    let types = scraped.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split_once(' '));
-    let names = types.flat_map(|(name, kind)| match kind {
+    let names = every_metric().into_iter().flat_map(|(name, kind, _)| match kind.as_str() {
         "histogram" => ["_bucket", "_sum", "_count"].map(|end| format!("{name}{end}")).to_vec(),
-        _ => vec![name.to_owned()],
+        _ => vec![name],
     });
     names.collect()
 }

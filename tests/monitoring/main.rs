@@ -4,6 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/exported.rs"]
+mod exported;
+
 mod dashboard;
 mod files;
 mod firing;

@@ -112,6 +112,15 @@ impl Process {
         assert!(status.success(), "cannot send SIG{name}");
     }
 
+    /// Asks it to end, and waits until it has ended well.
+    #[track_caller]
+    pub fn stop(self) -> Finished {
+        self.signal("TERM");
+        let ended = self.wait(Duration::from_secs(20));
+        assert!(ended.status.success(), "{ended:?}");
+        ended
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
