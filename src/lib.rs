@@ -16,6 +16,7 @@ pub mod service;
 pub mod http;
 pub mod kafka;
 pub mod metrics;
+pub mod registry;
 // Core
 pub mod detector;
 pub mod incident;

@@ -6,17 +6,21 @@ use std::path::{Path, PathBuf};
 
 /// Floors from the top; a module may use modules of lower floors only, edges and core each only what is named.
 const SHELL: [&str; 4] = ["cli", "service", "pipeline", "config"];
-const EDGES: [&str; 3] = ["kafka", "metrics", "http"];
+const EDGES: [&str; 4] = ["kafka", "metrics", "http", "registry"];
 /// Core modules in the order in which each may use the ones after it.
 const CORE: [&str; 4] = ["detector", "incident", "model", "record"];
 
 /// A crate, and the only modules that may name it.
-const OWNED: [(&str, &[&str]); 7] = [
+const OWNED: [(&str, &[&str]); 11] = [
     ("rdkafka", &["kafka"]),
     ("prometheus", &["metrics"]),
     ("tokio", &["service", "http"]),
     ("hyper", &["http"]),
     ("sd_notify", &["service"]),
+    ("ureq", &["registry"]),
+    ("openssl", &["registry", "http"]),
+    ("apache_avro", &["record"]),
+    ("rmp_serde", &["record"]),
     ("ndarray", &["model", "detector"]),
     ("smartcore", &["model", "cli"]),
 ];

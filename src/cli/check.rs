@@ -40,7 +40,14 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     if !args.connect {
         return Ok(());
     }
-    crate::service::block_on(ask_kafka(args, &loaded.config, out))?
+    let registry = crate::service::registry(&loaded.config)?;
+    crate::service::block_on(ask_kafka(args, &loaded.config, out))??;
+    if let Some(registry) = registry {
+        let url = &loaded.config.schema_registry.url;
+        registry.check().map_err(|why| Failure::Misconfigured(format!("use the schema registry: {why}")))?;
+        writeln!(out, "ok    schema registry {url}: it answers")?;
+    }
+    Ok(())
 }
 
 /// What series may take, before anything is known of the records but what is configured.

@@ -8,7 +8,7 @@ use ::csv::{ReaderBuilder, StringRecord};
 use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
 
-use crate::record::{Schema, Table};
+use crate::record::{Schema, Table, number_of_cell};
 
 /// A column of this name (in any case) is the time and never a feature.
 const TIMESTAMP: &str = "timestamp";
@@ -141,14 +141,8 @@ fn label_of(row: &StringRecord, column: usize, name: &str) -> Result<bool> {
 /// A cell as a number: empty or NaN is missing, true and false are 1 and 0 as in JSON records.
 fn number(row: &StringRecord, column: usize, name: &str) -> Result<f64> {
     let cell = row.get(column).unwrap_or_default().trim();
-    if cell.is_empty() || cell.eq_ignore_ascii_case("nan") {
-        return Ok(f64::NAN);
-    }
-    if let Ok(truth) = cell.to_ascii_lowercase().parse::<bool>() {
-        return Ok(f64::from(u8::from(truth)));
-    }
-    match cell.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
+    match number_of_cell(cell) {
+        Some(value) if !value.is_infinite() => Ok(value),
         _ => {
             let line = row.position().map_or(0, ::csv::Position::line);
             bail!(

@@ -24,12 +24,14 @@ use crate::incident::IncidentSettings;
 use crate::kafka::KafkaSettings;
 use crate::model::ModelSettings;
 use crate::record::InputSettings;
+use crate::registry::RegistrySettings;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Config {
     pub kafka: KafkaSettings,
     pub input: InputSettings,
+    pub schema_registry: RegistrySettings,
     pub learning: LearningSettings,
     pub model: ModelSettings,
     pub detector: DetectorSettings,
@@ -181,6 +183,7 @@ impl Tables {
         Ok(Config {
             kafka: read(without_client(table("kafka")))?,
             input: read(table("input"))?,
+            schema_registry: read(table("schema_registry"))?,
             learning: read(table("learning"))?,
             model: read(table("model"))?,
             detector: read(table("detector"))?,
@@ -218,6 +221,7 @@ fn check_table(name: &str, table: &Value) -> Result<(), String> {
     match name {
         "kafka" => read::<KafkaSettings>(&without_client(table.clone())),
         "input" => read::<InputSettings>(table),
+        "schema_registry" => read::<RegistrySettings>(table),
         "learning" => read::<LearningSettings>(table),
         "model" => read::<ModelSettings>(table),
         "detector" => read::<DetectorSettings>(table),

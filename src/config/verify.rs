@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Config;
-use crate::record::History;
+use crate::record::{Format, History};
 
 /// Kafka's own limit for a topic name.
 const TOPIC_NAME_MAX: usize = 249;
@@ -176,5 +176,9 @@ fn numbers(c: &Config, p: &mut Vec<String>) {
         p.push(format!("incident.hold: {} is not between 0 and 1", c.incident.hold));
     }
     p.extend(c.model.check().err().map(|e| e.to_string()));
-    p.extend(History::new(&c.input).err().map(|e| format!("input.features: {e}")));
+    p.extend(c.schema_registry.problems(c.input.format == Format::Avro));
+    match c.input.problems() {
+        none if none.is_empty() => p.extend(History::new(&c.input).err().map(|e| format!("input.features: {e}"))),
+        some => p.extend(some),
+    }
 }

@@ -3,7 +3,7 @@
 //! A rebalance is not acted on inside librdkafka's callback. The callback only notes it; `poll` hands it to the worker,
 //! which settles its open transaction first and then calls [`Input::accept`] or [`Input::release`]. librdkafka waits.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -152,6 +152,7 @@ pub struct Input {
     /// Where each assigned partition starts as long as no more is committed for it.
     starts: HashMap<PartitionId, NextOffset>,
     trouble: Option<(RDKafkaErrorCode, Instant)>,
+    paused: BTreeSet<PartitionId>,
 }
 
 impl Input {
@@ -175,6 +176,7 @@ impl Input {
             group: None,
             starts: HashMap::new(),
             trouble: None,
+            paused: BTreeSet::new(),
         })
     }
 
@@ -219,7 +221,24 @@ impl Input {
         }
         .action("take the assigned partitions")?;
         self.asked = false;
+        // Whoever takes it over anew takes it as it comes.
+        let paused: Vec<_> = self.paused.iter().copied().collect();
+        self.unpause(&paused)
+    }
+
+    /// Nothing more of this partition is fetched until [`Input::resume`].
+    pub fn pause(&mut self, partition: PartitionId) -> Result<()> {
+        self.consumer.pause(&self.named(&[partition])).action("pause a partition")?;
+        self.paused.insert(partition);
         Ok(())
+    }
+
+    fn unpause(&mut self, partitions: &[PartitionId]) -> Result<()> {
+        let paused: Vec<_> = partitions.iter().copied().filter(|partition| self.paused.remove(partition)).collect();
+        if paused.is_empty() {
+            return Ok(());
+        }
+        self.consumer.resume(&self.named(&paused)).action("go on with a paused partition")
     }
 
     /// Where the group stands in each of these partitions: at its committed offset, or else where `start` says. Asks `alive` between
@@ -294,6 +313,8 @@ impl Input {
         if begins.is_empty() {
             return Ok(());
         }
+        let ids: Vec<_> = begins.keys().copied().collect();
+        self.unpause(&ids)?;
         let list = self.list(begins.iter().map(|(&p, &n)| (p, n)))?;
         // Not a new `assign`: with a rebalance under way, librdkafka would take that for its answer.
         let sought = self.consumer.seek_partitions(list, self.request_timeout).action("go to an offset")?;

@@ -157,7 +157,7 @@ impl Metrics {
             partitions: r.per_worker("residua_assigned_partitions", "Partitions of the input assigned to a worker.")?,
             astray: r.per_worker(
                 "residua_waiting_partitions",
-                "Assigned partitions that are not read: they have no leader, or their place is yet to be found.",
+                "Assigned partitions that are not read: they have no leader, their place is yet to be found, or they wait for a schema.",
             )?,
             rebalances: r.counter("residua_rebalances_total", "Times partitions were assigned or revoked.")?,
             lost_to_retention: r.counter(

@@ -11,7 +11,9 @@ use crate::incident::Event;
 use crate::kafka::{self, Assigned, DeadLetterForm, KafkaSettings, Message, Outgoing, Output, Stored};
 use crate::metrics::{Outcomes, Restore, Scores};
 use crate::model::{Edition, Model};
-use crate::record::{Alert, Decoder, InputSettings, NextOffset, Offset, PartitionId, RawRecord, SchemaError};
+use crate::record::{
+    Alert, Decoder, InputSettings, NextOffset, Offset, PartitionId, RawRecord, SchemaError, WriterSchemas,
+};
 
 /// Decoder and detector for one model, and the batch between them.
 pub struct Engine {
@@ -70,13 +72,18 @@ impl Engine {
     pub fn new(
         in_force: &InForce,
         input: &InputSettings,
+        schemas: Option<&Arc<dyn WriterSchemas>>,
         tuning: &Tuning,
         dead_letter_max_bytes: usize,
     ) -> Result<Engine, SchemaError> {
         let Tuning { detector, series, incident, .. } = tuning;
         let InForce { model, edition, .. } = in_force.clone();
+        let decoder = Decoder::new(input, model.schema())?;
         Ok(Engine {
-            decoder: Decoder::new(input, model.schema())?,
+            decoder: match schemas {
+                Some(schemas) => decoder.with_schemas(Arc::clone(schemas)),
+                None => decoder,
+            },
             detector: Detector::new(Arc::clone(&model), detector, series, incident).of_edition(edition),
             values: vec![0.0; model.schema().len()],
             model,
@@ -86,6 +93,11 @@ impl Engine {
             dead_letters: DeadLetterForm { max_bytes: dead_letter_max_bytes, stamped: true },
             left_open: Vec::new(),
         })
+    }
+
+    /// Why a record must wait, if it must. To be asked before [`Engine::take`] and [`Engine::replay`].
+    pub fn wait_for(&mut self, raw: &RawRecord<'_>) -> Option<String> {
+        self.decoder.wait_for(raw)
     }
 
     /// From the next record on.
@@ -396,7 +408,7 @@ mod tests {
             commit_interval: Default::default(),
             checkpoint_interval: Default::default(),
         };
-        Engine::new(&in_force, &InputSettings::default(), &tuning, 0).unwrap()
+        Engine::new(&in_force, &InputSettings::default(), None, &tuning, 0).unwrap()
     }
 
     /// State that an engine stored at offset 40, taken up by another one.

@@ -19,14 +19,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use engine::Engine;
 use open::Open;
 use partitions::MODEL_PATIENCE;
-use progress::{Progress, Sight};
+use progress::{Progress, Sight, Waiting};
 use recovery::SEARCH_PAUSE_MIN;
 pub use shared::{InForce, ModelSlot, Pulse, Stop, Tuning, TuningSlot};
 
 use crate::detector::Forgotten;
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled};
 use crate::metrics::{CommitEnd, Metrics, Stage};
-use crate::record::{InputSettings, PartitionId, Position, SchemaError};
+use crate::record::{InputSettings, PartitionId, Position, SchemaError, WriterSchemas};
 
 /// Records judged in one forward pass at most.
 const BATCH_RECORDS_MAX: usize = 1_024;
@@ -41,6 +41,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct WorkerSettings {
     pub kafka: KafkaSettings,
     pub input: InputSettings,
+    /// Of Avro.
+    pub schemas: Option<Arc<dyn WriterSchemas>>,
     /// Unique among the running workers of the group; stable over restarts if `kafka.instance_id` is set.
     pub transactional_id: String,
     pub index: usize,
@@ -100,6 +102,7 @@ struct Worker {
     /// Held partitions of which reading must first go back to the last commit, and since when. As long as they have no leader, the others
     /// are read.
     astray: BTreeMap<PartitionId, Instant>,
+    waiting: Waiting,
     /// When to look for them again; none: at once.
     look_again: Option<Instant>,
     /// Whether the output must be replaced before anything is read, and by what, as far as that has come.
@@ -146,6 +149,7 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         arriving: None,
         held,
         astray: BTreeMap::new(),
+        waiting: Waiting::default(),
         look_again: None,
         broken: false,
         coming: None,
@@ -167,7 +171,8 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
 }
 
 fn engine(in_force: &InForce, settings: &WorkerSettings, tuning: &Tuning) -> Result<Engine, SchemaError> {
-    Engine::new(in_force, &settings.input, tuning, settings.kafka.dead_letter_max_bytes)
+    let WorkerSettings { kafka, input, schemas, .. } = settings;
+    Engine::new(in_force, input, schemas.as_ref(), tuning, kafka.dead_letter_max_bytes)
 }
 
 fn output(settings: &WorkerSettings) -> kafka::Result<Output> {
@@ -205,10 +210,20 @@ impl Worker {
         if self.engine.has_left_open() {
             self.open.begin(&mut self.output)?;
         }
+        let mut freed = false;
         match self.input.poll(self.open.wait(self.tuning.commit_interval))? {
             Polled::Record(_) if self.broken => {}
             Polled::Record(message) => {
                 let raw = message.raw();
+                let partition = raw.position.partition;
+                if self.progress.is_read(partition)
+                    && let Some(why) = self.engine.wait_for(&raw)
+                {
+                    drop(message);
+                    self.hold(partition, why)?;
+                    return self.follow();
+                }
+                freed = self.waiting.release(partition);
                 match self.progress.see(raw.position) {
                     Sight::Unasked => {}
                     Sight::Behind(expected) => {
@@ -230,6 +245,9 @@ impl Worker {
             Polled::Assign(partitions) => self.announce(partitions)?,
             Polled::Revoke(partitions) => self.hand_over(&partitions)?,
             Polled::Idle => {}
+        }
+        if freed {
+            self.note_astray();
         }
         if self.engine.waiting() >= BATCH_RECORDS_MAX {
             self.judge()?;

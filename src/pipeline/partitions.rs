@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::engine::Found;
-use super::progress::Progress;
+use super::progress::{Progress, Waiting};
 use super::{Checkpoint, LEAVE_TIMEOUT, RETRY_PAUSE, Worker, WorkerError};
 use crate::kafka::{self, Assigned, Input, KafkaSettings, Partitions, Remedy, Start, StartAt};
 use crate::metrics::Metrics;
@@ -21,6 +21,7 @@ impl Worker {
             self.give_up()?;
             self.held.clear();
             self.astray.clear();
+            self.waiting = Waiting::default();
             self.progress = Progress::new();
             self.note_assignment(false);
         }
@@ -132,6 +133,7 @@ impl Worker {
         let gone = partitions.ids();
         self.held.retain(|p| !gone.contains(p));
         self.astray.retain(|p, _| !gone.contains(p));
+        self.waiting.forget(&|p| gone.contains(p));
         // Without cooperative rebalancing, all of them.
         self.engine.forget();
         self.progress = Progress::new();
@@ -159,8 +161,11 @@ impl Worker {
 
     /// Tells metrics and probes of the partitions that wait.
     pub(super) fn note_astray(&self) {
-        self.shared.metrics.astray(&self.label, self.astray.len());
-        self.shared.pulse.astray(self.astray.values().min().copied());
+        let waiting = self.waiting.partitions();
+        let others = waiting.clone().filter(|(partition, _)| !self.astray.contains_key(partition)).count();
+        self.shared.metrics.astray(&self.label, self.astray.len() + others);
+        // Since the first try, not the last.
+        self.shared.pulse.astray(self.astray.values().chain(waiting.map(|(_, since)| since)).min().copied());
     }
 
     /// Leaves the group and joins it again. librdkafka gives up a partition whose next record is gone; taking it over anew finds
@@ -170,6 +175,7 @@ impl Worker {
         std::mem::replace(&mut self.input, fresh).leave(LEAVE_TIMEOUT);
         self.held.clear();
         self.astray.clear();
+        self.waiting = Waiting::default();
         self.progress = Progress::new();
         self.arriving = None;
         self.note_assignment(false);

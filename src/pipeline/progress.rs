@@ -1,9 +1,10 @@
 //! How far each partition is: read, committed, checkpointed, replayed.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::engine::Found;
+use super::recovery::{SEARCH_PAUSE_MAX, SEARCH_PAUSE_MIN};
 use crate::record::{NextOffset, PartitionId, Position};
 
 /// What a record is to the partition that it is read from.
@@ -63,6 +64,11 @@ impl Progress {
         self.replay.remove(&partition);
     }
 
+    /// Whether its records are read.
+    pub(super) fn is_read(&self, partition: PartitionId) -> bool {
+        self.next.contains_key(&partition)
+    }
+
     /// Whether reading of any partition has begun.
     pub(super) fn is_empty(&self) -> bool {
         self.next.is_empty()
@@ -89,6 +95,50 @@ impl Progress {
     pub(super) fn unmarked(&self) -> Vec<(PartitionId, NextOffset)> {
         let moved = self.reached.iter().filter(|(partition, next)| self.marked.get(*partition) != Some(*next));
         moved.map(|(&partition, &next)| (partition, next)).collect()
+    }
+}
+
+/// Partitions whose next record cannot be decoded yet, and since when. Between two tries they are astray.
+pub(super) struct Waiting {
+    since: BTreeMap<PartitionId, Instant>,
+    /// Before the next try.
+    pause: Duration,
+}
+
+impl Default for Waiting {
+    fn default() -> Waiting {
+        Waiting { since: BTreeMap::new(), pause: SEARCH_PAUSE_MIN }
+    }
+}
+
+impl Waiting {
+    /// Another try was in vain; how long to wait for the next one.
+    pub(super) fn hold(&mut self, partition: PartitionId) -> Duration {
+        self.since.entry(partition).or_insert_with(Instant::now);
+        let doubled = (2 * self.pause).min(SEARCH_PAUSE_MAX);
+        std::mem::replace(&mut self.pause, doubled)
+    }
+
+    /// A record of the partition can be decoded; whether it waited.
+    #[inline]
+    pub(super) fn release(&mut self, partition: PartitionId) -> bool {
+        if self.since.is_empty() || self.since.remove(&partition).is_none() {
+            return false;
+        }
+        self.pause = SEARCH_PAUSE_MIN;
+        true
+    }
+
+    pub(super) fn forget(&mut self, gone: &dyn Fn(&PartitionId) -> bool) {
+        self.since.retain(|partition, _| !gone(partition));
+    }
+
+    pub(super) fn partitions(&self) -> std::collections::btree_map::Iter<'_, PartitionId, Instant> {
+        self.since.iter()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.since.is_empty()
     }
 }
 

@@ -7,10 +7,11 @@ use super::progress::Progress;
 use super::{Checkpoint, RETRY_PAUSE, Worker, WorkerError, output};
 use crate::kafka::{self, Remedy};
 use crate::metrics::CommitEnd;
+use crate::record::PartitionId;
 
 /// Pause between two looks for partitions that have no leader, while others are read: a look takes time from them.
 pub(super) const SEARCH_PAUSE_MIN: Duration = Duration::from_secs(1);
-const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(16);
+pub(super) const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(16);
 /// Pause between two lines in the log that say so.
 const SAY_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long after trouble with Kafka its echo is expected.
@@ -155,19 +156,38 @@ impl Worker {
         Ok(())
     }
 
+    /// The partition's next record cannot be decoded yet: reading goes back to it later.
+    pub(super) fn hold(&mut self, partition: PartitionId, why: String) -> Result<(), WorkerError> {
+        // What came before it must not wait with it, nor be read again each time.
+        self.commit(Checkpoint::Now)?;
+        self.input.pause(partition)?;
+        self.progress.forget(partition);
+        let pause = self.waiting.hold(partition);
+        self.astray.insert(partition, Instant::now());
+        self.look_again = Some(Instant::now() + pause);
+        self.note_astray();
+        self.say_waiting(&why);
+        Ok(())
+    }
+
+    fn say_waiting(&mut self, because: &str) {
+        if self.said_waiting.is_none_or(|at| at.elapsed() >= SAY_INTERVAL) {
+            let partitions: Vec<_> = self.astray.keys().map(|p| p.0).collect();
+            tracing::warn!(worker = self.label, ?partitions, because, "these partitions wait");
+            self.said_waiting = Some(Instant::now());
+        }
+    }
+
     /// Before partitions are looked for again: where others are read, they are not kept waiting.
     pub(super) fn pause_search(&mut self) {
         let because = std::mem::take(&mut self.waits_because);
         if self.astray.is_empty() {
-            self.said_waiting = None;
+            if self.waiting.is_empty() {
+                self.said_waiting = None;
+            }
             return;
         }
-        if self.said_waiting.is_none_or(|at| at.elapsed() >= SAY_INTERVAL) {
-            let partitions: Vec<_> = self.astray.keys().map(|p| p.0).collect();
-            let because = if because.is_empty() { "they have no leader" } else { because.as_str() };
-            tracing::warn!(worker = self.label, ?partitions, because, "these partitions wait");
-            self.said_waiting = Some(Instant::now());
-        }
+        self.say_waiting(if because.is_empty() { "they have no leader" } else { &because });
         if self.held.len() == self.astray.len() {
             self.look_again = None;
             std::thread::sleep(RETRY_PAUSE);

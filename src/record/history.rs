@@ -1,11 +1,12 @@
 //! Training records, collected and made a table.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::decode::{self, Decoder};
 use super::scan::{Entry, Fields, Use};
 use super::stand_in::{self, StandIn};
-use super::{Features, InputSettings, Missing, Position, RawRecord, Refusal, Schema, SchemaError};
+use super::{Features, InputSettings, Missing, Position, RawRecord, Refusal, Schema, SchemaError, WriterSchemas};
 
 /// Values to learn from, in log order: by partition, then offset.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +118,16 @@ impl History {
         })
     }
 
+    /// As [`Decoder::with_schemas`].
+    pub fn with_schemas(self, source: Arc<dyn WriterSchemas>) -> History {
+        History { decoder: self.decoder.with_schemas(source), ..self }
+    }
+
+    /// As [`Decoder::wait_for`].
+    pub fn wait_for(&mut self, raw: &RawRecord<'_>) -> Option<String> {
+        self.decoder.wait_for(raw)
+    }
+
     /// Keeps a record, if there is room: see [`History::is_full`].
     pub fn push(&mut self, raw: &RawRecord<'_>) -> Result<(), Refusal> {
         if self.entries.len() >= self.values_max {
@@ -130,7 +141,10 @@ impl History {
                 let present = self.row.iter().enumerate().filter(|(_, value)| !value.is_nan());
                 self.entries.extend(present.map(|(index, &value)| Entry::Number(index as u32, value)));
             }
-            Learned::Auto(fields) => fields.scan(self.records.len() + 1, decode::text_of(raw)?, &mut self.entries),
+            Learned::Auto(fields) => {
+                let (record, bytes) = (self.records.len() + 1, decode::bytes_of(raw)?);
+                fields.scan(&mut self.decoder, record, bytes, &mut self.entries)?;
+            }
         }
         let known = self.series.get(&*series).copied();
         let series = known.unwrap_or_else(|| {

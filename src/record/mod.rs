@@ -4,11 +4,14 @@
 //! A message that is no record is a [`Refusal`], with a reason; `docs/records.md` lists the outcome of every kind of input.
 
 mod alert;
+mod avro;
+mod csv;
 mod decode;
 mod history;
 mod path;
 mod position;
 mod refusal;
+mod scalar;
 mod scan;
 mod schema;
 mod series;
@@ -17,21 +20,26 @@ mod stand_in;
 mod summary;
 mod time;
 mod trie;
+mod walk;
 
+#[cfg(test)]
+mod formats;
 #[cfg(test)]
 mod outcomes;
 #[cfg(test)]
 mod properties;
 
 pub use alert::{Alert, Sensor, Severity};
+pub use avro::{NoSchema, SchemaText, WriterSchemas};
 pub use decode::{Decoded, Decoder};
 pub use history::{History, Table};
 pub use path::{FieldPath, PathError};
 pub use position::{NextOffset, Offset, PartitionId, Position};
 pub use refusal::Refusal;
+pub use scalar::number_of_cell;
 pub use schema::{MAX_FEATURES, Schema, SchemaError};
 pub use series::SERIES_MAX_BYTES;
-pub use settings::{Features, InputSettings, Missing, TimestampFormat};
+pub use settings::{Features, Format, InputSettings, Missing, TimestampFormat};
 pub use stand_in::StandIn;
 pub use time::EventTime;
 

@@ -196,9 +196,9 @@ fn what_nobody_needs_is_skipped() {
 
 #[test]
 fn the_value_is_one_json_object() {
-    check_message("", Some(b"p"), Some(0), None, "tombstone: expect a JSON object, found no value (a tombstone)");
-    check_refused("", "empty: expect a JSON object, found an empty value");
-    let not = |found| format!("not_an_object: expect a JSON object, found {found}");
+    check_message("", Some(b"p"), Some(0), None, "tombstone: expect a record, found no value (a tombstone)");
+    check_refused("", "empty: expect a record, found an empty value");
+    let not = |found| format!("not_an_object: expect an object with the fields of a record, found {found}");
     check_refused(r#"[{"flow":1}]"#, &not("an array"));
     check_refused("1", &not("a number"));
     check_refused("-1.5", &not("a number"));

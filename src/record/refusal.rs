@@ -3,15 +3,23 @@
 /// What was expected of a message and what was found instead. `docs/records.md` lists the outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("expect a JSON object, found no value (a tombstone)")]
+    #[error("expect a record, found no value (a tombstone)")]
     Tombstone,
-    #[error("expect a JSON object, found an empty value")]
+    #[error("expect a record, found an empty value")]
     Empty,
     #[error("expect UTF-8, found an invalid byte at {at}")]
     InvalidUtf8 { at: usize },
     #[error("expect one JSON object, found an error in it: {error}")]
     InvalidJson { error: String },
-    #[error("expect a JSON object, found {found}")]
+    #[error("expect one line with the cells of a record, found {error}")]
+    InvalidCsv { error: String },
+    #[error("expect one map in MessagePack, found an error in it: {error}")]
+    InvalidMessagePack { error: String },
+    #[error("expect an Avro message of a schema registry, found an error in it: {error}")]
+    InvalidAvro { error: String },
+    #[error("expect an Avro message whose schema can be had, found schema {id}: {why}")]
+    NoSchema { id: u32, why: String },
+    #[error("expect an object with the fields of a record, found {found}")]
     NotAnObject { found: &'static str },
     #[error("expect field `{field}` once, found it twice")]
     DuplicateField { field: String },
@@ -38,6 +46,10 @@ impl Refusal {
         "empty",
         "invalid_utf8",
         "invalid_json",
+        "invalid_csv",
+        "invalid_messagepack",
+        "invalid_avro",
+        "no_schema",
         "not_an_object",
         "duplicate_field",
         "wrong_type",
@@ -56,6 +68,10 @@ impl Refusal {
             Refusal::Empty => "empty",
             Refusal::InvalidUtf8 { .. } => "invalid_utf8",
             Refusal::InvalidJson { .. } => "invalid_json",
+            Refusal::InvalidCsv { .. } => "invalid_csv",
+            Refusal::InvalidMessagePack { .. } => "invalid_messagepack",
+            Refusal::InvalidAvro { .. } => "invalid_avro",
+            Refusal::NoSchema { .. } => "no_schema",
             Refusal::NotAnObject { .. } => "not_an_object",
             Refusal::DuplicateField { .. } => "duplicate_field",
             Refusal::WrongType { .. } => "wrong_type",

@@ -5,15 +5,19 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::decode::number;
+use super::avro;
+use super::decode::{Decoder, message_pack, text_of};
+use super::scalar::{Scalar, ScalarSeed, kind_of_json, number_of_cell, number_of_json};
 use super::schema::MAX_FIELDS;
-use super::series::kind;
-use super::{FieldPath, MAX_FEATURES, Schema, SchemaError};
+use super::{FieldPath, Format, MAX_FEATURES, Refusal, Schema, SchemaError};
 
-/// The fields of all scanned records. Field 0 is the record itself.
+/// The record itself.
+const TOP: usize = 0;
+
+/// The fields of all scanned records. Field [`TOP`] is the record itself.
 #[derive(Debug)]
 pub(super) struct Fields {
     fields: Vec<Field>,
@@ -60,13 +64,31 @@ impl Fields {
         Fields { fields: vec![Field::default()], excluded, crowded_records: 0 }
     }
 
-    /// Adds record number `record` (counted from 1) to the statistics, and its values to `entries`. `text` is a JSON object.
-    pub fn scan(&mut self, record: usize, text: &str, entries: &mut Vec<Entry>) {
+    /// Adds record number `record` (counted from 1) to the statistics, and its values to `entries`. `decoder` has decoded it before.
+    pub fn scan(
+        &mut self,
+        decoder: &mut Decoder,
+        record: usize,
+        bytes: &[u8],
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), Refusal> {
         let mut scan = Scan { fields: self, record, entries, crowded: false };
         // The decoder has read all keys at the top, so an error is one inside an object and was dealt with there.
-        let _ = scan.object(text, 0);
+        match (decoder.format(), decoder.columns()) {
+            (Format::Csv, Some(columns)) => columns.each(text_of(bytes)?, &mut |name, cell| scan.cell(name, cell)),
+            (Format::Json | Format::Csv, _) => drop(scan.object(text_of(bytes)?, TOP)),
+            (Format::MessagePack, _) => {
+                drop(ObjectSeed { scan: &mut scan, object: TOP }.deserialize(&mut message_pack(bytes)));
+            }
+            (Format::Avro, _) => {
+                let (plan, value) = decoder.avro(bytes)?;
+                let mut reader = avro::Reader::new(&plan, value);
+                drop(ObjectSeed { scan: &mut scan, object: TOP }.deserialize(reader.value()));
+            }
+        }
         let crowded = scan.crowded;
         self.crowded_records += usize::from(crowded);
+        Ok(())
     }
 
     /// The fields, in lexical order, that are a number or boolean in at least half of the records, and in at least 90 % of
@@ -102,6 +124,14 @@ impl Fields {
             return Some(field);
         }
         let path = FieldPath::child(self.fields[parent].path.as_ref(), key).ok()?;
+        self.at(path, key, parent, crowded)
+    }
+
+    /// The field of this path, which is `key` of object `parent`.
+    fn at(&mut self, path: FieldPath, key: &str, parent: usize, crowded: &mut bool) -> Option<usize> {
+        if let Some(&field) = self.fields[parent].inside.get(key) {
+            return Some(field);
+        }
         if self.fields.len() >= MAX_FIELDS {
             *crowded = true;
             return None;
@@ -133,28 +163,195 @@ impl Scan<'_> {
     }
 
     fn value(&mut self, index: usize, json: &str) {
-        let field = &mut self.fields.fields[index];
-        if field.excluded {
-            return;
-        }
-        let twice = std::mem::replace(&mut field.last_record, self.record) == self.record;
-        let kind = kind(json);
-        if !twice {
-            field.present += usize::from(kind != "null");
-            field.numeric += usize::from(matches!(kind, "a number" | "a boolean"));
-        }
-        // There are at most MAX_FIELDS fields.
-        let id = index as u32;
+        let kind = kind_of_json(json);
+        let Some(twice) = self.seen(index, kind != "null", matches!(kind, "a number" | "a boolean")) else { return };
         let entry = match kind {
-            _ if twice => Entry::Spoilt(id),
+            _ if twice => Entry::Spoilt(id(index)),
             "null" => return,
-            "an object" if self.object(json, index).is_ok() => Entry::Object(id),
-            _ => match number(json) {
-                Ok(value) if value.is_finite() => Entry::Number(id, value),
-                _ => Entry::Spoilt(id),
-            },
+            "an object" if self.object(json, index).is_ok() => Entry::Object(id(index)),
+            _ => of_number(index, number_of_json(json).ok()),
         };
         self.entries.push(entry);
+    }
+
+    fn cell(&mut self, name: &str, cell: &str) {
+        // The configuration's names were checked: each is a path.
+        let Ok(path) = name.parse::<FieldPath>() else { return };
+        let Some(field) = self.fields.at(path, name, TOP, &mut self.crowded) else { return };
+        let number = number_of_cell(cell);
+        let missing = number.is_some_and(f64::is_nan);
+        if self.seen(field, !missing, number.is_some() && !missing).is_some() && !missing {
+            self.entries.push(of_number(field, number));
+        }
+    }
+
+    /// Counts a field; whether it came a second time. None: it is no feature, whatever it holds.
+    fn seen(&mut self, index: usize, present: bool, numeric: bool) -> Option<bool> {
+        let field = &mut self.fields.fields[index];
+        if field.excluded {
+            return None;
+        }
+        let twice = std::mem::replace(&mut field.last_record, self.record) == self.record;
+        if !twice {
+            field.present += usize::from(present);
+            field.numeric += usize::from(numeric);
+        }
+        Some(twice)
+    }
+
+    /// As [`Scan::value`], of any other format.
+    fn scalar(&mut self, index: usize, number: Option<f64>) {
+        let missing = number.is_some_and(f64::is_nan);
+        match self.seen(index, !missing, number.is_some() && !missing) {
+            Some(true) => self.entries.push(Entry::Spoilt(id(index))),
+            Some(false) if !missing => self.entries.push(of_number(index, number)),
+            Some(false) | None => {}
+        }
+    }
+}
+
+/// There are at most MAX_FIELDS fields.
+fn id(index: usize) -> u32 {
+    index as u32
+}
+
+fn of_number(index: usize, number: Option<f64>) -> Entry {
+    match number {
+        Some(value) if value.is_finite() => Entry::Number(id(index), value),
+        _ => Entry::Spoilt(id(index)),
+    }
+}
+
+/// Reads an object of a format that is not JSON.
+struct ObjectSeed<'s, 'a> {
+    scan: &'s mut Scan<'a>,
+    object: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for ObjectSeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ObjectSeed<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(KeySeed)? {
+            let Scan { fields, crowded, .. } = &mut *self.scan;
+            match key.and_then(|key| fields.inside(self.object, &key, crowded)) {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(field) => map.next_value_seed(ValueSeed { scan: self.scan, field })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a key, if it is a text.
+struct KeySeed;
+
+impl<'de> DeserializeSeed<'de> for KeySeed {
+    type Value = Option<Cow<'de, str>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Self::Value, D::Error> {
+        Ok(match ScalarSeed.deserialize(key)? {
+            Scalar::Text(text) => Some(text),
+            _ => None,
+        })
+    }
+}
+
+/// Reads the value of a field.
+struct ValueSeed<'s, 'a> {
+    scan: &'s mut Scan<'a>,
+    field: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.scan.fields.fields[self.field].excluded {
+            return deserializer.deserialize_ignored_any(IgnoredAny).map(|_| ());
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl ValueSeed<'_, '_> {
+    fn number<E: Error>(self, number: Option<f64>) -> Result<(), E> {
+        self.scan.scalar(self.field, number);
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: Error>(self, truth: bool) -> Result<(), E> {
+        self.number(Some(f64::from(truth)))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.number(Some(number as f64))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        self.number(Some(number as f64))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
+        self.number(Some(number))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.number(Some(f64::NAN))
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        self.number(None)
+    }
+
+    fn visit_bytes<E: Error>(self, _: &[u8]) -> Result<(), E> {
+        self.number(None)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, inside: D) -> Result<(), D::Error> {
+        inside.deserialize_ignored_any(IgnoredAny)?;
+        self.number(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        self.number(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        let ValueSeed { scan, field } = self;
+        match scan.seen(field, true, false) {
+            // What is in it is there twice, perhaps.
+            Some(true) => {
+                scan.entries.push(Entry::Spoilt(id(field)));
+                IgnoredAny.visit_map(map).map(|_| ())
+            }
+            _ => {
+                ObjectSeed { scan: &mut *scan, object: field }.visit_map(map)?;
+                scan.entries.push(Entry::Object(id(field)));
+                Ok(())
+            }
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub enum SchemaError {
     Nested { path: String, child: FieldPath },
     #[error("use a model of the features in input.features; `{path}` is {place}")]
     OtherFeatures { path: FieldPath, place: &'static str },
+    #[error("read `{path}` from a line; input.csv_columns names no such column")]
+    NoColumn { path: FieldPath },
     #[error("learn from at least one record, found none that decodes")]
     NoRecords,
     #[error("find a number or boolean in at least half of {records} records, found no such field; list input.features")]

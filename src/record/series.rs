@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use super::scalar::{Scalar, kind_of_json};
+use super::walk;
 use super::{FieldPath, Refusal};
 
 /// Bound of a series' text, bytes.
 pub const SERIES_MAX_BYTES: usize = 256;
 
 const EXPECTED: &str = "a string or an integer";
+const NO_INTEGER: &str = "a number that is no integer";
 
 /// UTF-8 without control characters as it is, other bytes as `0x` and hexadecimal digits, no key as the empty series.
 pub(super) fn from_key(key: Option<&[u8]>) -> Result<Cow<'_, str>, Refusal> {
@@ -19,13 +22,23 @@ pub(super) fn from_key(key: Option<&[u8]>) -> Result<Cow<'_, str>, Refusal> {
     }
 }
 
-/// A string under the same rules as a key; an integer as its digits. `json` is the JSON text of the field's value.
-pub(super) fn from_field<'a>(field: &FieldPath, json: &'a str) -> Result<Cow<'a, str>, Refusal> {
+/// A string under the same rules as a key; an integer as its digits.
+pub(super) fn from_field<'a>(field: &FieldPath, value: &Scalar<'a>) -> Result<Cow<'a, str>, Refusal> {
+    match value {
+        Scalar::Json(json) => from_json(field, json),
+        Scalar::Text(text) | Scalar::Cell(text) => printable(text.clone()),
+        Scalar::Integer(number) => Ok(Cow::Owned(number.to_string())),
+        Scalar::Float(_) => Err(wrong_type(field, EXPECTED, NO_INTEGER)),
+        other => Err(wrong_type(field, EXPECTED, other.kind())),
+    }
+}
+
+fn from_json<'a>(field: &FieldPath, json: &'a str) -> Result<Cow<'a, str>, Refusal> {
     match json.as_bytes() {
         [b'"', ..] => printable(string(json)?),
         [b'-' | b'0'..=b'9', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => bounded(Cow::Borrowed(json)),
-        [b'-' | b'0'..=b'9', ..] => Err(wrong_type(field, "a number that is no integer")),
-        _ => Err(wrong_type(field, kind(json))),
+        [b'-' | b'0'..=b'9', ..] => Err(wrong_type(field, EXPECTED, NO_INTEGER)),
+        _ => Err(wrong_type(field, EXPECTED, kind_of_json(json))),
     }
 }
 
@@ -36,18 +49,6 @@ pub(super) fn string(json: &str) -> Result<Cow<'_, str>, Refusal> {
         _ => serde_json::from_str(json)
             .map(Cow::Owned)
             .map_err(|error| Refusal::InvalidJson { error: error.to_string() }),
-    }
-}
-
-/// What a JSON value is, told by its first byte.
-pub(super) fn kind(json: &str) -> &'static str {
-    match json.as_bytes().first() {
-        Some(b'"') => "a string",
-        Some(b'[') => "an array",
-        Some(b'{') => "an object",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
     }
 }
 
@@ -80,6 +81,6 @@ fn bounded(series: Cow<'_, str>) -> Result<Cow<'_, str>, Refusal> {
     Ok(series)
 }
 
-fn wrong_type(field: &FieldPath, found: &'static str) -> Refusal {
-    Refusal::WrongType { field: field.to_string(), expected: EXPECTED, found }
+fn wrong_type(field: &FieldPath, expected: &'static str, found: &'static str) -> Refusal {
+    walk::wrong_type(field.as_str(), expected, found)
 }

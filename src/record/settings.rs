@@ -8,9 +8,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::FieldPath;
 
 /// What of a record is read, and how.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InputSettings {
+    pub format: Format,
+    /// The names of a line's columns, in order.
+    pub csv_columns: Vec<String>,
+    pub csv_delimiter: char,
     pub features: Features,
     /// The field that tells whose record it is; without one (`""` in the configuration) the message key does.
     #[serde(with = "optional_path")]
@@ -22,6 +26,64 @@ pub struct InputSettings {
     pub missing: Missing,
     /// Numbers that stand for no value, such as -9999.
     pub missing_values: Vec<f64>,
+}
+
+impl Default for InputSettings {
+    fn default() -> Self {
+        InputSettings {
+            format: Format::Json,
+            csv_columns: vec![],
+            csv_delimiter: ',',
+            features: Features::Auto,
+            series_field: None,
+            timestamp_field: None,
+            timestamp_format: TimestampFormat::Rfc3339,
+            missing: Missing::Impute,
+            missing_values: vec![],
+        }
+    }
+}
+
+impl InputSettings {
+    /// What fits one key but not another.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = vec![];
+        let lines = self.format == Format::Csv;
+        if !lines && !self.csv_columns.is_empty() {
+            problems.push("input.csv_columns: given, but input.format is not \"csv\"".to_owned());
+        }
+        if lines && self.csv_columns.is_empty() {
+            problems.push("input.csv_columns: missing; expected the names of a line's columns, in order".to_owned());
+        }
+        if !(self.csv_delimiter.is_ascii() && !"\"\r\n".contains(self.csv_delimiter)) {
+            let found = self.csv_delimiter;
+            problems
+                .push(format!("input.csv_delimiter: {found:?} is not one ASCII character besides quote and line end"));
+        }
+        for (index, name) in self.csv_columns.iter().enumerate() {
+            if self.csv_columns[..index].contains(name) {
+                problems.push(format!("input.csv_columns: `{name}` is there twice"));
+            }
+            if let Err(error) = name.parse::<FieldPath>() {
+                problems.push(format!("input.csv_columns: {error}"));
+            }
+        }
+        problems
+    }
+}
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One object.
+    Json,
+    /// One line of cells; `csv_columns` names them.
+    Csv,
+    /// One map.
+    MessagePack,
+    /// One record, after the id of its schema in a registry of Confluent's kind.
+    Avro,
 }
 
 /// Which fields a model is learned from: `"auto"` or a list of paths.
@@ -138,8 +200,11 @@ mod tests {
             InputSettings::default(),
         );
         check(
-            r#"{"features":["a","b.c"],"series_field":"id","timestamp_field":"t.at","timestamp_format":"us","missing":"reject","missing_values":[-9999,1e9]}"#,
+            r#"{"format":"csv","csv_columns":["id","a"],"csv_delimiter":";","features":["a","b.c"],"series_field":"id","timestamp_field":"t.at","timestamp_format":"us","missing":"reject","missing_values":[-9999,1e9]}"#,
             InputSettings {
+                format: Format::Csv,
+                csv_columns: vec!["id".to_owned(), "a".to_owned()],
+                csv_delimiter: ';',
                 features: Features::List(vec![path("a"), path("b.c")]),
                 series_field: Some(path("id")),
                 timestamp_field: Some(path("t.at")),
@@ -165,6 +230,11 @@ mod tests {
         check_refused(r#"{"features":["a..b"]}"#, "name every key in field path \"a..b\", found an empty one");
         check_refused(r#"{"series_field":"a."}"#, "name every key in field path \"a.\", found an empty one");
         check_refused(r#"{"timestamp_format":"iso"}"#, "unknown variant `iso`, expected one of");
+        check_refused(
+            r#"{"format":"xml"}"#,
+            "unknown variant `xml`, expected one of `json`, `csv`, `messagepack`, `avro`",
+        );
+        check_refused(r#"{"csv_delimiter":";;"}"#, "invalid value: string \";;\", expected a character");
         check_refused(r#"{"missing":"zero"}"#, "unknown variant `zero`, expected `impute` or `reject`");
         check_refused(r#"{"feature":[]}"#, "unknown field `feature`, expected one of");
     }

@@ -5,7 +5,9 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::series::{kind, string};
+use super::scalar::{Scalar, kind_of_json};
+use super::series::string;
+use super::walk::wrong_type;
 use super::{FieldPath, Refusal, TimestampFormat};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. Shown as RFC 3339 with milliseconds and `Z`.
@@ -49,21 +51,22 @@ pub(super) fn from_kafka(timestamp_ms: Option<i64>) -> Result<EventTime, Refusal
     })
 }
 
-/// The time in a field; `json` is the JSON text of its value. What is finer than a millisecond is cut off, but a number
-/// with a fraction is rounded to the nearest, because its binary form lies beside what was written.
-pub(super) fn from_field(field: &FieldPath, json: &str, format: TimestampFormat) -> Result<EventTime, Refusal> {
-    let wanted = if format == TimestampFormat::Rfc3339 { "a string" } else { "a number" };
-    if kind(json) != wanted {
-        return Err(Refusal::WrongType { field: field.to_string(), expected: format.expected(), found: kind(json) });
-    }
-    let time = match format.unit_ns() {
-        None => rfc3339(&string(json)?),
-        Some(unit_ns) => epoch(json, unit_ns),
+/// The time in a field. What is finer than a millisecond is cut off, but a number with a fraction is rounded to the nearest, because
+/// its binary form lies beside what was written.
+pub(super) fn from_field(field: &FieldPath, value: &Scalar<'_>, format: TimestampFormat) -> Result<EventTime, Refusal> {
+    let time = match (value, format.unit_ns()) {
+        (Scalar::Json(json), None) if kind_of_json(json) == "a string" => rfc3339(&string(json)?),
+        (Scalar::Json(json), Some(unit_ns)) if kind_of_json(json) == "a number" => epoch(json, unit_ns),
+        (Scalar::Text(text) | Scalar::Cell(text), None) => rfc3339(text),
+        (Scalar::Cell(text), Some(unit_ns)) => epoch(text, unit_ns),
+        (Scalar::Integer(units), Some(unit_ns)) => of_units(*units, unit_ns),
+        (Scalar::Float(units), Some(unit_ns)) => of_fraction(*units, unit_ns),
+        _ => return Err(wrong_type(field.as_str(), format.expected(), value.kind())),
     };
     time.ok_or_else(|| Refusal::BadTimestamp {
         place: format!("field `{field}`"),
         expected: format.expected(),
-        found: json.chars().take(FOUND_MAX_CHARS).collect(),
+        found: value.to_string().chars().take(FOUND_MAX_CHARS).collect(),
     })
 }
 
@@ -101,13 +104,21 @@ fn rfc3339(text: &str) -> Option<EventTime> {
     EventTime::within_bounds(time.as_nanosecond().div_euclid(MS_NS))
 }
 
-fn epoch(json: &str, unit_ns: i128) -> Option<EventTime> {
-    if let Ok(units) = json.parse::<i128>() {
-        return EventTime::within_bounds(units.checked_mul(unit_ns)?.div_euclid(MS_NS));
+fn epoch(number: &str, unit_ns: i128) -> Option<EventTime> {
+    match number.parse::<i128>() {
+        Ok(units) => of_units(units, unit_ns),
+        Err(_) => of_fraction(number.parse().ok()?, unit_ns),
     }
-    let ms = (json.parse::<f64>().ok()? * (unit_ns as f64 / MS_NS as f64)).round();
+}
+
+fn of_units(units: i128, unit_ns: i128) -> Option<EventTime> {
+    EventTime::within_bounds(units.checked_mul(unit_ns)?.div_euclid(MS_NS))
+}
+
+fn of_fraction(units: f64, unit_ns: i128) -> Option<EventTime> {
+    let ms = (units * (unit_ns as f64 / MS_NS as f64)).round();
     // Infinite and huge values saturate, and are out of bounds then.
-    EventTime::within_bounds(ms as i128)
+    (!ms.is_nan()).then(|| EventTime::within_bounds(ms as i128)).flatten()
 }
 
 #[cfg(test)]
@@ -134,7 +145,7 @@ mod tests {
 
     #[track_caller]
     fn check(format: TimestampFormat, json: &str, ms: Option<i64>) {
-        let time = from_field(&"at".parse().unwrap(), json, format);
+        let time = from_field(&"at".parse().unwrap(), &Scalar::Json(json), format);
         assert_eq!(time.ok(), ms.map(EventTime), "{json}");
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
@@ -13,7 +13,9 @@ use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
 use crate::model::{ARTIFACT_BYTES_MAX, Edition, FitError, Model, ModelSettings, Profile, TrainingSource};
 use crate::pipeline::{Pulse, Stop};
-use crate::record::{Decoder, History, InputSettings, NextOffset, Offset, PartitionId, Refusal, SchemaError, StandIn};
+use crate::record::{
+    Decoder, History, InputSettings, NextOffset, Offset, PartitionId, Refusal, SchemaError, StandIn, WriterSchemas,
+};
 
 /// Wait between two looks at a topic that has too few records.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -29,6 +31,8 @@ type TrainingRange = (PartitionId, Offset, NextOffset);
 pub struct Learner<'a> {
     pub kafka: &'a KafkaSettings,
     pub input: &'a InputSettings,
+    /// Of Avro.
+    pub schemas: Option<&'a Arc<dyn WriterSchemas>>,
     pub model: &'a ModelSettings,
     pub profile: Profile,
     pub learning: &'a LearningSettings,
@@ -172,6 +176,9 @@ impl Learner<'_> {
     /// Collects at most `max` records, with how many were refused and where they lie; none if asked to stop.
     fn collect(&self, max: usize) -> anyhow::Result<Option<(History, u64, Vec<TrainingRange>)>> {
         let mut history = History::new(self.input).context("read [input]")?;
+        if let Some(schemas) = self.schemas {
+            history = history.with_schemas(Arc::clone(schemas));
+        }
         let min = self.learning.min_records as u64;
         let wanted = || self.wanted();
         let mut reader = HistoryReader::open(self.kafka, self.since_ms(), max as u64, &wanted)?;
@@ -189,6 +196,14 @@ impl Learner<'_> {
             }
             let total = have + available;
             let read = reader.read(&wanted, &mut |raw| {
+                while let Some(why) = history.wait_for(raw) {
+                    if !wanted() {
+                        return;
+                    }
+                    let have = history.accepted() as u64 + refused;
+                    self.progress.held_up(Stage::ReadingHistory, have, total + refused, why);
+                    std::thread::sleep(LOOK_INTERVAL);
+                }
                 if let Err(refusal) = history.push(raw) {
                     refused += 1;
                     first_refusal.get_or_insert(refusal);

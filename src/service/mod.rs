@@ -28,7 +28,8 @@ use crate::kafka::{self, KafkaSettings, Remedy, TopicReader};
 use crate::metrics::Metrics;
 use crate::model::{Edition, Model};
 use crate::pipeline::{self, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
-use crate::record::{Refusal, Severity};
+use crate::record::{Format, Refusal, Severity, WriterSchemas};
+use crate::registry::Registry;
 
 /// Longest wait for a newer model; bounds how late a wish to stop is seen.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -65,6 +66,7 @@ pub struct Service {
 struct Context {
     /// As at start, for what cannot change later.
     config: Config,
+    schemas: Option<Arc<dyn WriterSchemas>>,
     current: Arc<Current>,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
@@ -78,6 +80,7 @@ impl Service {
     /// Binds HTTP and starts; what follows happens on threads of its own.
     pub fn start(config: Config) -> Result<Service, Failure> {
         let metrics = Arc::new(metrics(&config)?);
+        let schemas = schemas(&config)?;
         let progress = Arc::new(Progress::new(Arc::clone(&metrics)));
         let current = Arc::new(Current::new(config.clone(), Arc::clone(&metrics)));
         let (model, stop, pulse) = (Arc::new(ModelSlot::default()), Stop::default(), Arc::new(Pulse::default()));
@@ -112,6 +115,7 @@ impl Service {
         };
         let context = Context {
             config,
+            schemas,
             current,
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
@@ -248,10 +252,11 @@ pub fn wait_for_end(over: impl Fn() -> bool) -> anyhow::Result<()> {
 
 /// Trains on the input topic's history, waiting for enough records if need be, and publishes nothing.
 pub fn train_once(config: &Config) -> Result<Model, Failure> {
-    let metrics = metrics(config)?;
+    let (metrics, schemas) = (metrics(config)?, schemas(config)?);
     let learner = Learner {
         kafka: &config.kafka,
         input: &config.input,
+        schemas: schemas.as_ref(),
         model: &config.model,
         profile: config.detector.profile,
         learning: &config.learning,
@@ -264,6 +269,16 @@ pub fn train_once(config: &Config) -> Result<Model, Failure> {
     let model = learner.train()?.context("training was stopped")?;
     learner.progress.at(Stage::Done, 1, 1);
     Ok(model)
+}
+
+/// The registry with the schemas of the input's records, where they need one.
+pub fn registry(config: &Config) -> Result<Option<Registry>, Failure> {
+    let needed = config.input.format == Format::Avro;
+    needed.then(|| Registry::new(&config.schema_registry)).transpose().map_err(Failure::Misconfigured)
+}
+
+fn schemas(config: &Config) -> Result<Option<Arc<dyn WriterSchemas>>, Failure> {
+    Ok(registry(config)?.map(|registry| Arc::new(registry) as Arc<dyn WriterSchemas>))
 }
 
 /// What is in the file, without the line's end; nothing without a file.
@@ -310,6 +325,7 @@ impl Context {
         let learner = Learner {
             kafka: &self.config.kafka,
             input: &self.config.input,
+            schemas: self.schemas.as_ref(),
             model: &self.config.model,
             profile: self.config.detector.profile,
             learning: &self.config.learning,
@@ -394,6 +410,7 @@ impl Context {
             let settings = WorkerSettings {
                 kafka: self.config.kafka.clone(),
                 input: self.config.input.clone(),
+                schemas: self.schemas.clone(),
                 transactional_id: transactional_id(&self.config.kafka, run, index),
                 index,
             };

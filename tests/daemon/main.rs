@@ -10,6 +10,7 @@ use support::plant;
 mod accounting;
 mod broken;
 mod edges;
+mod formats;
 mod health;
 mod http;
 mod models;

@@ -1,47 +1,14 @@
 //! Encrypted connections, and who is who: the daemon against a real broker with certificates made here. What is wrong is named, and no secret is.
 
-use std::path::{Path, PathBuf};
-
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use std::path::PathBuf;
 
 use crate::plant::{self, MACHINES};
 use crate::setting::{LONG, TRAINING_STEPS};
+use crate::support::authority::{Authority, write};
 use crate::support::rights::Operation::{Read, Write};
 use crate::support::rights::Resource::{Group, Topic, TransactionalId};
 use crate::support::rights::{PASSWORD, USER};
 use crate::support::{self, PATIENCE, residua};
-
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "an authority of this test");
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// Certificate and key.
-    fn issue(&self, name: &str, hosts: &[&str]) -> (String, String) {
-        let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
-        let mut params = CertificateParams::new(hosts).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-}
-
-fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
-    let path = dir.join(name);
-    std::fs::write(&path, text).unwrap();
-    path
-}
 
 #[test]
 fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {

@@ -7,10 +7,12 @@
 // Each test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod authority;
 mod http;
 pub mod plant;
 mod process;
 mod protocol;
+pub mod registry;
 pub mod rights;
 mod topics;
 
