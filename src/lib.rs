@@ -17,6 +17,7 @@ pub mod http;
 pub mod kafka;
 pub mod metrics;
 pub mod registry;
+pub mod web;
 // Core
 pub mod detector;
 pub mod incident;

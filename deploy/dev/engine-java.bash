@@ -65,10 +65,11 @@ format_storage() {
 }
 
 launch_java() {
-  local n=$1
+  local n=$1 keys
   [[ -n ${JAR_DIR:-} ]] || need_jars
+  keys=$(sed -n 's/^.*jwks.endpoint.url=//p' "$DIR/broker-$n/server.properties")
   CLASSPATH="$JAR_DIR/*" daemon "$DIR/broker-$n/pid" "$DIR/broker-$n/log" \
-    java -Xmx384m -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.showDateTime=true \
+    java -Xmx384m -XX:+UseSerialGC "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=$keys" -Dorg.slf4j.simpleLogger.showDateTime=true \
     -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS kafka.Kafka "$DIR/broker-$n/server.properties"
 }
 

@@ -65,6 +65,9 @@ fn names(c: &Config, p: &mut Vec<String>) {
 
 /// What an eavesdropper could use. The mechanisms of SCRAM keep the password to themselves.
 fn insecure(c: &Config, p: &mut Vec<String>) {
+    if let Some(key) = c.kafka.missing_for_login() {
+        p.push(format!("kafka.client.{key}: missing; a login by OAUTHBEARER needs it"));
+    }
     if c.kafka.allow_insecure {
         return;
     }
@@ -84,6 +87,11 @@ fn insecure(c: &Config, p: &mut Vec<String>) {
     if matches!(value("enable.ssl.certificate.verification").as_str(), "false" | "f" | "0") {
         p.push(format!(
             "kafka.client.enable.ssl.certificate.verification: without it residua trusts whoever answers; expected true, {instead}"
+        ));
+    }
+    if value("sasl.oauthbearer.token.endpoint.url").starts_with("http://") {
+        p.push(format!(
+            "kafka.client.sasl.oauthbearer.token.endpoint.url: http:// sends the secret without encryption; expected https://, {instead}"
         ));
     }
     if value("ssl.endpoint.identification.algorithm") == "none" {

@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{self, Attentive};
 use super::error::{Context, Error, Result};
+use super::oauth::{self, Login};
 use super::settings::KafkaSettings;
 use super::{Closing, Outgoing, Output};
 
@@ -67,7 +68,7 @@ impl KafkaSettings {
 }
 
 fn consumer(settings: &KafkaSettings) -> Result<Closing<BaseConsumer<Attentive>>> {
-    let made = client::reader(settings).create_with_context(Attentive::default());
+    let made = client::consumer(&client::reader(settings), Attentive::new(Login::of(settings)), settings);
     made.map(|c| Closing::new("client", c)).map_err(|cause| Error::Client { role: "client", cause })
 }
 
@@ -248,6 +249,9 @@ fn probe(settings: &KafkaSettings) -> Result<Output> {
 }
 
 fn admin(settings: &KafkaSettings) -> Result<AdminClient<DefaultClientContext>> {
+    if oauth::is_chosen(settings) {
+        return Err(Error::NoAdministrator);
+    }
     client::admin(settings).create().map_err(|cause| Error::Client { role: "administrator", cause })
 }
 

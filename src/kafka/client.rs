@@ -1,15 +1,17 @@
 //! librdkafka's settings for each role residua plays, and its log lines.
 
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaConfRes;
 
+use super::oauth::{self, Login};
 use super::settings::{KafkaSettings, is_secret};
 
 /// How often librdkafka reports lag and the brokers' answers, ms.
@@ -24,7 +26,7 @@ fn base(settings: &KafkaSettings) -> ClientConfig {
     let mut c = ClientConfig::new();
     // librdkafka's own minute is longer than a session: a connection that died without a word would cost the membership.
     c.set("client.id", "residua").set(SOCKET_TIMEOUT, SOCKET_TIMEOUT_MS.to_string());
-    for (key, value) in settings.client_properties() {
+    for (key, value) in settings.client_properties().filter(|(key, _)| !oauth::is_ours(key)) {
         c.set(key, value);
     }
     c.set("bootstrap.servers", &settings.brokers);
@@ -34,6 +36,9 @@ fn base(settings: &KafkaSettings) -> ClientConfig {
 /// Why librdkafka does not take this value for this key, if it does not. Never quotes the value of a secret, or of a key that it
 /// does not know, which may be a secret mistyped.
 pub fn refuses(key: &str, value: &str) -> Option<String> {
+    if oauth::is_ours(key) {
+        return oauth::refuses(key, value);
+    }
     match ClientConfig::new().set(key, value).create_native_config() {
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
             Some("librdkafka has no such key".to_owned())
@@ -117,10 +122,26 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Events that are taken at once.
 const HEARD_MAX: usize = 100;
 
+/// A consumer that can be asked for anything at once.
+pub(super) fn consumer<C: ConsumerContext>(
+    config: &ClientConfig,
+    context: C,
+    settings: &KafkaSettings,
+) -> KafkaResult<BaseConsumer<C>> {
+    let consumer = config.create_with_context(context)?;
+    oauth::log_in(&consumer, settings);
+    Ok(consumer)
+}
+
 /// A context that only logs.
-pub(super) struct Quiet;
+pub(super) struct Quiet(pub Login);
 
 impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.token()
+    }
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -129,28 +150,39 @@ impl ClientContext for Quiet {
     }
 }
 
-impl rdkafka::consumer::ConsumerContext for Quiet {}
+impl ConsumerContext for Quiet {}
 
 /// A context that remembers why brokers do not answer, for who asks them something once: the call itself fails with less.
-#[derive(Default)]
-pub(super) struct Attentive(Mutex<String>);
+pub(super) struct Attentive {
+    login: Login,
+    heard: Mutex<String>,
+}
 
 impl Attentive {
+    pub fn new(login: Login) -> Attentive {
+        Attentive { login, heard: Mutex::default() }
+    }
+
     fn hear(&self, what: &str) {
         // Where it comes from is said twice.
         let what = what.rsplit_once("]: ").map_or(what, |(_, rest)| rest);
-        what.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        what.clone_into(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What was heard last; empty if nothing was.
     pub fn heard(consumer: &BaseConsumer<Attentive>) -> String {
         // It is told where the client is asked for records, of which there are none.
         (0..HEARD_MAX).for_each(|_| drop(consumer.poll(Duration::ZERO)));
-        std::mem::take(&mut *consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *consumer.context().heard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl ClientContext for Attentive {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.login.token()
+    }
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Every try again says the same; the caller says it once.
         if facility == "FAIL" {
@@ -166,4 +198,4 @@ impl ClientContext for Attentive {
     }
 }
 
-impl rdkafka::consumer::ConsumerContext for Attentive {}
+impl ConsumerContext for Attentive {}

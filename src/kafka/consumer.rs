@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
@@ -22,6 +22,7 @@ use super::client;
 use super::ends::{self, go_on};
 use super::error::{COMMIT, Context, Error, Result};
 use super::message::Message;
+use super::oauth::Login;
 use super::settings::KafkaSettings;
 use crate::record::{NextOffset, PartitionId};
 
@@ -87,6 +88,7 @@ enum Rebalance {
 }
 
 pub(crate) struct InputContext {
+    login: Login,
     topic: String,
     closing: AtomicBool,
     pending: Mutex<VecDeque<Rebalance>>,
@@ -94,6 +96,11 @@ pub(crate) struct InputContext {
 }
 
 impl ClientContext for InputContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.login.token()
+    }
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
     }
@@ -159,6 +166,7 @@ impl Input {
     /// Joins the group. The first assignment arrives through [`Input::poll`].
     pub fn join(settings: &KafkaSettings, worker: usize) -> Result<Input> {
         let context = InputContext {
+            login: Login::of(settings),
             topic: settings.input.clone(),
             closing: AtomicBool::new(false),
             pending: Mutex::default(),

@@ -43,6 +43,9 @@ pub enum Error {
         "find topic `{topic}`: it does not exist; correct kafka.input, or create it with --create-topics --partitions N"
     )]
     MissingInput { topic: String },
+    /// The library's client for administration never asks for a token.
+    #[error("administer Kafka: not with a login by OAUTHBEARER, use another one")]
+    NoAdministrator,
     /// Kafka refused to create a topic.
     #[error("create topic `{topic}`: {code}")]
     NotCreated { topic: String, code: RDKafkaErrorCode },
@@ -73,6 +76,7 @@ impl Error {
             | Error::MissingTopic { .. }
             | Error::MissingInput { .. }
             | Error::NotCreated { .. }
+            | Error::NoAdministrator
             | Error::TooFewPartitions { .. }
             | Error::TooManyPartitions { .. } => Remedy::Stop,
             Error::Timeout { .. } | Error::Unanswered { .. } => Remedy::Replace,

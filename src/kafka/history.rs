@@ -13,6 +13,7 @@ use super::client::{self, Quiet};
 use super::ends;
 use super::error::{Context, Error, Result};
 use super::message::raw;
+use super::oauth::{self, Login};
 use super::settings::KafkaSettings;
 use crate::record::{NextOffset, Offset, PartitionId, RawRecord};
 
@@ -47,8 +48,7 @@ impl HistoryReader {
         max_records: u64,
         wanted: &dyn Fn() -> bool,
     ) -> Result<HistoryReader> {
-        let consumer: BaseConsumer<Quiet> = client::reader(settings)
-            .create_with_context(Quiet)
+        let consumer = client::consumer(&client::reader(settings), Quiet(Login::of(settings)), settings)
             .map_err(|cause| Error::Client { role: "history reader", cause })?;
         let mut reader = HistoryReader {
             consumer: Closing::new("history reader", consumer),
@@ -161,6 +161,7 @@ impl HistoryReader {
 
     /// First and next offset of every partition.
     fn ends(&self, wanted: &dyn Fn() -> bool) -> Result<BTreeMap<PartitionId, (i64, i64)>> {
+        oauth::stay_logged_in(&self.consumer);
         let call_timeout = self.timeout.min(CALL_MAX);
         let metadata = self
             .consumer

@@ -6,7 +6,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -16,6 +16,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use super::client;
 use super::error::{Context, Error, Result};
 use super::message::Outgoing;
+use super::oauth::Login;
 use super::settings::KafkaSettings;
 
 /// Pause between two tries of a call that Kafka asked to repeat.
@@ -36,9 +37,14 @@ struct Deliveries {
 /// Why a message was not delivered, and to which topic.
 type Failure = (RDKafkaErrorCode, String);
 
-struct LaneContext(Arc<Deliveries>);
+struct LaneContext(Arc<Deliveries>, Login);
 
 impl ClientContext for LaneContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> std::result::Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.1.token()
+    }
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
     }
@@ -84,7 +90,7 @@ impl Lane {
             first_failure: Mutex::new(None),
         });
         let producer: ThreadedProducer<LaneContext> = client::writer(settings, transactional_id)
-            .create_with_context(LaneContext(Arc::clone(&deliveries)))
+            .create_with_context(LaneContext(Arc::clone(&deliveries), Login::of(settings)))
             .map_err(|cause| Error::Client { role: "producer", cause })?;
         Ok(Lane {
             producer: Arc::new(producer),

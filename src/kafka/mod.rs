@@ -10,6 +10,7 @@ mod history;
 mod lane;
 mod message;
 mod models;
+mod oauth;
 mod producer;
 mod reader;
 mod settings;

@@ -11,6 +11,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use super::Closing;
 use super::client::{self, Quiet};
 use super::error::{Context, Error, Result};
+use super::oauth::Login;
 use super::settings::KafkaSettings;
 use crate::record::Offset;
 
@@ -28,8 +29,7 @@ pub struct TopicReader {
 impl TopicReader {
     /// Starts at the beginning of partitions 0 to `partitions` (exclusive).
     pub fn open(settings: &KafkaSettings, topic: &str, partitions: i32) -> Result<TopicReader> {
-        let consumer: BaseConsumer<Quiet> = client::reader(settings)
-            .create_with_context(Quiet)
+        let consumer = client::consumer(&client::reader(settings), Quiet(Login::of(settings)), settings)
             .map_err(|cause| Error::Client { role: "topic reader", cause })?;
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::oauth::{self, Login};
+
 /// What a commit promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -90,6 +92,8 @@ pub struct KafkaSettings {
     /// Further settings of librdkafka, by its own names. Filled from `[kafka.client]`.
     #[serde(skip_deserializing)]
     pub client: BTreeMap<String, ClientValue>,
+    #[serde(skip)]
+    pub login: Login,
 }
 
 impl Default for KafkaSettings {
@@ -118,11 +122,17 @@ impl Default for KafkaSettings {
             dead_letter_max_bytes: 900_000,
             allow_insecure: false,
             client: BTreeMap::new(),
+            login: Login::default(),
         }
     }
 }
 
 impl KafkaSettings {
+    /// A key of `[kafka.client]` that is missing for a login by OAUTHBEARER, if it is to be.
+    pub fn missing_for_login(&self) -> Option<&'static str> {
+        oauth::missing(self)
+    }
+
     /// Names that were left empty, from those that were given.
     pub fn derive_names(&mut self) {
         let fill = |name: &mut String, derived: String| {

@@ -13,6 +13,7 @@ use super::client::{self, Quiet};
 use super::ends::{go_on, next_offsets};
 use super::error::{Context, Error, Result};
 use super::message::Outgoing;
+use super::oauth::Login;
 use super::producer::Output;
 use super::settings::KafkaSettings;
 use crate::record::PartitionId;
@@ -47,8 +48,8 @@ pub fn read_state(
     }
     let mut config = client::reader(settings);
     config.set("fetch.wait.max.ms", "20");
-    let consumer: BaseConsumer<Quiet> =
-        config.create_with_context(Quiet).map_err(|cause| Error::Client { role: "state reader", cause })?;
+    let consumer = client::consumer(&config, Quiet(Login::of(settings)), settings)
+        .map_err(|cause| Error::Client { role: "state reader", cause })?;
     let consumer = Closing::new("state reader", consumer);
     let mut list = TopicPartitionList::new();
     for partition in partitions {
@@ -76,8 +77,8 @@ fn complete(
 ) -> Result<BTreeSet<PartitionId>> {
     let mut config = client::reader(settings);
     config.set("isolation.level", "read_uncommitted");
-    let all: BaseConsumer<Quiet> =
-        config.create_with_context(Quiet).map_err(|cause| Error::Client { role: "state reader", cause })?;
+    let all: BaseConsumer<Quiet> = client::consumer(&config, Quiet(Login::of(settings)), settings)
+        .map_err(|cause| Error::Client { role: "state reader", cause })?;
     let all = Closing::new("state reader", all);
     let timeout = settings.request_timeout.min(CALL_MAX);
     // In this order: what is written in between may only be taken for open.

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use ureq::Agent;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 pub use settings::{RegistrySettings, Then};
 
 use crate::record::{NoSchema, SchemaText, WriterSchemas};
+use crate::web::{Client, Login};
 
 /// Schemas and refusals kept at most.
 const KNOWN_MAX: usize = 1_000;
@@ -24,17 +23,14 @@ const KNOWN_MAX: usize = 1_000;
 const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// Schemas that one may refer to, at most, with those that they refer to.
 const REFERENCES_MAX: usize = 100;
-/// Of an answer.
-const BYTES_MAX: u64 = 4 << 20;
 const CONTENT: &str = "application/vnd.schemaregistry.v1+json, application/json";
 /// Confluent's codes for subjects, versions and ids that do not exist.
 const NOT_FOUND: [u32; 3] = [40401, 40402, 40403];
 
 /// A registry that is asked.
 pub struct Registry {
-    agent: Agent,
+    client: Client,
     url: String,
-    authorization: Option<String>,
     timeout: Duration,
     unknown: Then,
     unreachable: Then,
@@ -89,43 +85,23 @@ impl Registry {
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
             Err(error) => Err(format!("read schema_registry.{key} {file}: {error}")),
         };
-        let authorization = match (settings.user.as_str(), settings.token_file.as_str()) {
-            ("", "") => None,
-            ("", file) => Some(format!("Bearer {}", secret("token_file", file)?)),
+        let (password, token);
+        let login = match (settings.user.as_str(), settings.token_file.as_str()) {
+            ("", "") => Login::Nobody,
+            ("", file) => {
+                token = secret("token_file", file)?;
+                Login::Bearer(&token)
+            }
             (user, _) => {
-                let password = secret("password_file", &settings.password_file)?;
-                Some(format!("Basic {}", openssl::base64::encode_block(format!("{user}:{password}").as_bytes())))
+                password = secret("password_file", &settings.password_file)?;
+                Login::User(user, &password)
             }
         };
-        let roots = match settings.ca_file.as_str() {
-            "" => RootCerts::PlatformVerifier,
-            file => {
-                let wrong = |error: String| format!("read schema_registry.ca_file {file}: {error}");
-                let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
-                let certificates = parse_pem(&pem).filter_map(|item| match item {
-                    Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
-                    Ok(_) => None,
-                    Err(error) => Some(Err(wrong(error.to_string()))),
-                });
-                let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
-                if certificates.is_empty() {
-                    return Err(wrong("no certificate in it".to_owned()));
-                }
-                RootCerts::new_with_certs(&certificates)
-            }
-        };
-        // The TLS of the Kafka client: one, not two.
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .http_status_as_error(false)
-            .user_agent("residua")
-            .accept(CONTENT)
-            .build();
+        let client = Client::new(&settings.ca_file, &login)
+            .map_err(|error| format!("read schema_registry.ca_file {}: {error}", settings.ca_file))?;
         Ok(Registry {
-            agent: agent.into(),
+            client,
             url: settings.url.trim_end_matches('/').to_owned(),
-            authorization,
             timeout: settings.timeout,
             unknown: settings.unknown,
             unreachable: settings.unreachable,
@@ -181,14 +157,7 @@ impl Registry {
         let url = format!("{}{page}", self.url);
         let unreachable = |why: String| Failed::Unreachable(format!("ask {url}: {why}"));
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let mut request = self.agent.get(&url).config().timeout_global(Some(left)).build();
-        if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
-        }
-        let mut response = request.call().map_err(|error| unreachable(error.to_string()))?;
-        let status = response.status();
-        let body = response.body_mut().with_config().limit(BYTES_MAX).read_to_vec();
-        let body = body.map_err(|error| unreachable(error.to_string()))?;
+        let (status, body) = self.client.get(&url, CONTENT, left).map_err(unreachable)?;
         if !status.is_success() {
             return Err(match serde_json::from_slice::<Complaint>(&body) {
                 // What answers 404 without this may be anything but a registry.

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use crate::plant::{self, MACHINES};
 use crate::setting::{LONG, TRAINING_STEPS};
 use crate::support::authority::{Authority, write};
+use crate::support::login::{Issuing, Provider};
 use crate::support::rights::Operation::{Read, Write};
 use crate::support::rights::Resource::{Group, Topic, TransactionalId};
 use crate::support::rights::{PASSWORD, USER};
-use crate::support::{self, PATIENCE, residua};
+use crate::support::{self, PATIENCE, residua, wait_for};
 
 #[test]
-fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
+fn tls_mutual_tls_plain_scram_and_oauthbearer_work_and_what_is_wrong_with_them_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let ours = Authority::new();
     let (broker, key) = ours.issue("broker", &["127.0.0.1"]);
@@ -21,6 +22,16 @@ fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
     let (certificate, key) = ours.issue(USER, &[]);
     let (certificate, key) = (write(dir.path(), "client.pem", &certificate), write(dir.path(), "client.key", &key));
     let password = write(dir.path(), "password", PASSWORD);
+
+    // A token is good for less than the test takes.
+    let issuing = Issuing::new(USER, PASSWORD, "residua-kafka", 8);
+    write(dir.path(), "jwks.json", &issuing.key_set());
+    let (certificate_of_provider, key_of_provider) = ours.issue("provider", &["127.0.0.1"]);
+    let provider = Provider::start(
+        &write(dir.path(), "provider.pem", &certificate_of_provider),
+        &write(dir.path(), "provider.key", &key_of_provider),
+        issuing,
+    );
 
     let secure = dir.path().to_str().unwrap();
     let Some(cluster) = support::cluster_with(&dir.path().join("kafka"), 1, &["--secure", secure]) else { return };
@@ -57,6 +68,17 @@ fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
             ("sasl.password_file", &password),
         ]
     };
+    let token = [
+        ("security.protocol", "SASL_SSL"),
+        ("ssl.ca.location", ca.as_str()),
+        ("sasl.mechanism", "OAUTHBEARER"),
+        ("sasl.oauthbearer.method", "oidc"),
+        ("sasl.oauthbearer.client.id", USER),
+        ("sasl.oauthbearer.client.secret_file", &password),
+        ("sasl.oauthbearer.token.endpoint.url", &provider.token_endpoint),
+        ("sasl.oauthbearer.scope", "kafka"),
+        ("https.ca.location", &ca),
+    ];
     let mutual = [
         ("security.protocol", "SSL"),
         ("ssl.ca.location", ca.as_str()),
@@ -67,6 +89,7 @@ fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
         ("PLAIN", config("login-tls-port", &login("PLAIN"))),
         ("SCRAM", config("login-tls-port", &login("SCRAM-SHA-512"))),
         ("mutual TLS", config("tls-port", &mutual)),
+        ("OAUTHBEARER", config("login-tls-port", &token)),
     ] {
         let checked = residua(&["check", "--connect"], &config).wait(PATIENCE);
         assert!(checked.status.success(), "{what}: {checked:?}");
@@ -93,18 +116,39 @@ fn tls_mutual_tls_plain_and_scram_work_and_what_is_wrong_with_them_is_said() {
     let mut foreign = login("SCRAM-SHA-512");
     foreign[1].1 = &stranger;
     refused("a broker of another authority", config("login-tls-port", &foreign), "certificate verify failed");
+    let mut nobody = token;
+    nobody[5].1 = &other;
+    refused("a secret that the provider does not know", config("login-tls-port", &nobody), "401");
+    let mut other_provider = token;
+    other_provider[8].1 = &stranger;
+    refused("a provider of another authority", config("login-tls-port", &other_provider), "certificate");
     refused("no certificate of its own", config("tls-port", &mutual[..2]), "certificate");
     // Who does not encrypt is not answered: there is no more to be said.
     refused("no encryption", config("tls-port", &[]), "reach kafka at");
 
-    // And all of it at work.
-    cluster.broker.produce(&topic, plant::records(1, 0..TRAINING_STEPS, &[]));
-    let process = residua(&["run"], &config("login-tls-port", &login("SCRAM-SHA-512")));
-    process.wait_for_line("partitions assigned", LONG);
-    let fault = plant::Fault { machine: 1, sensor: 2, from: TRAINING_STEPS + 20, to: TRAINING_STEPS + 30, size: 3.0 };
-    cluster.broker.produce(&topic, plant::records(2, TRAINING_STEPS..TRAINING_STEPS + 60, &[fault]));
-    let alerts = cluster.broker.read_until(&format!("{topic}.anomalies"), LONG, |m| m.len() >= 5);
-    assert!(alerts.iter().all(|m| m.key.as_deref() == Some(plant::name(1).as_bytes())), "{alerts:?}");
-    let ended = process.stop();
-    assert!(ended.status.success() && !ended.stderr.contains(PASSWORD), "{ended:?}");
+    // And all of it at work: with a password, and with tokens that do not live as long as it does.
+    for (round, client) in [(0, &login("SCRAM-SHA-512")[..]), (1, &token)] {
+        let from = TRAINING_STEPS + 100 * round;
+        if round == 0 {
+            cluster.broker.produce(&topic, plant::records(1, 0..TRAINING_STEPS, &[]));
+        }
+        let process = residua(&["run"], &config("login-tls-port", client));
+        process.wait_for_line("partitions assigned", LONG);
+        let tokens = provider.asked().len();
+        if round == 1 {
+            wait_for("tokens to be renewed", LONG, || (provider.asked().len() >= tokens + 3).then_some(()));
+        }
+        let fault = plant::Fault { machine: 1, sensor: 2, from: from + 20, to: from + 30, size: 3.0 };
+        cluster.broker.produce(&topic, plant::records(2, from..from + 60, &[fault]));
+        let alerts = cluster.broker.read_until(&format!("{topic}.anomalies"), LONG, |m| m.len() >= 5 * (1 + round));
+        assert!(alerts.iter().all(|m| m.key.as_deref() == Some(plant::name(1).as_bytes())), "{alerts:?}");
+        let ended = process.stop();
+        assert!(ended.status.success() && !ended.stderr.contains(PASSWORD), "{ended:?}");
+    }
+    assert!(
+        provider
+            .asked()
+            .iter()
+            .all(|form| form.contains("grant_type=client_credentials") && form.contains("scope=kafka"))
+    );
 }

@@ -9,6 +9,7 @@
 
 pub mod authority;
 mod http;
+pub mod login;
 pub mod plant;
 mod process;
 mod protocol;
