@@ -22,6 +22,7 @@ use crate::detector::{DetectorSettings, SeriesSettings};
 use crate::http::HttpSettings;
 use crate::incident::IncidentSettings;
 use crate::kafka::KafkaSettings;
+use crate::metrics::MetricsSettings;
 use crate::model::ModelSettings;
 use crate::record::InputSettings;
 use crate::registry::RegistrySettings;
@@ -39,6 +40,7 @@ pub struct Config {
     pub incident: IncidentSettings,
     pub service: ServiceSettings,
     pub http: HttpSettings,
+    pub metrics: MetricsSettings,
     pub log: LogSettings,
 }
 
@@ -191,6 +193,7 @@ impl Tables {
             incident: read(table("incident"))?,
             service: read(table("service"))?,
             http: read(table("http"))?,
+            metrics: read(table("metrics"))?,
             log: read(table("log"))?,
         })
     }
@@ -229,6 +232,7 @@ fn check_table(name: &str, table: &Value) -> Result<(), String> {
         "incident" => read::<IncidentSettings>(table),
         "service" => read::<ServiceSettings>(table),
         "http" => read::<HttpSettings>(table),
+        "metrics" => read::<MetricsSettings>(table),
         "log" => read::<LogSettings>(table),
         _ => Err("no such table".to_owned()),
     }

@@ -58,6 +58,9 @@ fn names(c: &Config, p: &mut Vec<String>) {
             p.push(format!("{key}: `{name}` is also {other}; each topic must be another one"));
         }
     }
+    if c.http.certificate_file.is_empty() != c.http.key_file.is_empty() {
+        p.push("http.certificate_file: expected together with http.key_file, or neither".to_owned());
+    }
     if !c.http.listen.is_empty() && c.http.listen.parse::<SocketAddr>().is_err() {
         p.push(format!("http.listen: `{}` is not an address like 127.0.0.1:9464, or empty for none", c.http.listen));
     }
@@ -171,6 +174,7 @@ fn numbers(c: &Config, p: &mut Vec<String>) {
     between("service.workers", c.service.workers, 1, 256);
     between("kafka.queue_kbytes", c.kafka.queue_kbytes as usize, 1, 2_097_151);
     between("kafka.dead_letter_max_bytes", c.kafka.dead_letter_max_bytes, 0, 64 << 20);
+    between("metrics.sensors", c.metrics.sensors, 0, 1_000);
     between("series.max", c.series.max, 1, 100_000_000);
     between("learning.min_records", c.learning.min_records, 50, 100_000_000);
     between("learning.max_records", c.learning.max_records, 50, 100_000_000);

@@ -1,6 +1,7 @@
 //! HTTP for probes and Prometheus: `/metrics`, `/livez`, `/readyz`, `/status`. Plain GET, bounded headers, time and connections.
 
 mod settings;
+mod tls;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,10 +16,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 pub use settings::HttpSettings;
+pub use tls::Tls;
 
 /// Connections served at once. One more takes the place of the oldest, so that however many are slow or idle, who comes is answered.
 const CONNECTIONS_MAX: usize = 64;
@@ -71,8 +74,9 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y)) == 0
 }
 
-/// Serves until dropped.
-pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, access: Access) {
+/// Serves until dropped; encrypted, where there is a certificate.
+pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, access: Access, tls: Option<Tls>) {
+    let tls = tls.map(Arc::new);
     let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
@@ -90,21 +94,31 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, access: Access)
         {
             oldest.abort();
         }
-        let (pages, access) = (Arc::clone(&pages), access.clone());
-        let connection = tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let (pages, access) = (Arc::clone(&pages), access.clone());
-                async move { Ok::<_, Infallible>(answer(&request, pages.as_ref(), &access)) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(HEADER_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
-        });
+        let (pages, access, tls) = (Arc::clone(&pages), access.clone(), tls.clone());
+        let connection = tokio::spawn(tokio::time::timeout(CONNECTION_TIMEOUT, async move {
+            let Some(tls) = tls else { return converse(stream, pages, access).await };
+            match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
+                Ok(Ok(stream)) => converse(stream, pages, access).await,
+                Ok(Err(error)) => tracing::debug!(error, "begin an encrypted connection"),
+                Err(_) => {}
+            }
+        }));
         connections.push_back(connection.abort_handle());
     }
+}
+
+/// Answers what comes over one connection.
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Arc<dyn Pages>, access: Access) {
+    let service = service_fn(move |request| {
+        let (pages, access) = (Arc::clone(&pages), access.clone());
+        async move { Ok::<_, Infallible>(answer(&request, pages.as_ref(), &access)) }
+    });
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 fn answer(request: &Request<Incoming>, pages: &dyn Pages, access: &Access) -> Response<Full<Bytes>> {

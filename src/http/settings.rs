@@ -12,6 +12,9 @@ pub struct HttpSettings {
     pub listen: String,
     /// Empty: everybody may see everything.
     pub token_file: String,
+    /// Both for HTTPS, or neither.
+    pub certificate_file: String,
+    pub key_file: String,
     #[serde(with = "friendly")]
     pub liveness_timeout: Duration,
     #[serde(with = "friendly")]
@@ -23,6 +26,8 @@ impl Default for HttpSettings {
         HttpSettings {
             listen: "127.0.0.1:9464".to_owned(),
             token_file: String::new(),
+            certificate_file: String::new(),
+            key_file: String::new(),
             liveness_timeout: Duration::from_secs(30),
             readiness_timeout: Duration::from_secs(30),
         }

@@ -143,7 +143,7 @@ impl Provider {
     fn new(settings: &KafkaSettings) -> Result<Provider, String> {
         let value = |key: &str| settings.client.get(key).map_or("", |v| v.value.as_str());
         let login = web::Login::User(value(CLIENT), value(SECRET));
-        let client = web::Client::new(value(AUTHORITIES), &login)
+        let client = web::Client::new(&web::Trust::Authorities(value(AUTHORITIES)), &login)
             .map_err(|why| format!("read kafka.client.{AUTHORITIES} {}: {why}", value(AUTHORITIES)))?;
         Ok(Provider {
             client,

@@ -6,6 +6,8 @@
 mod alarm_rate;
 mod outcomes;
 mod registry;
+mod sensors;
+mod settings;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,6 +18,8 @@ use prometheus::{Encoder, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec,
 pub use alarm_rate::AlarmRate;
 pub use outcomes::{CommitEnd, Outcomes, Reload, Restore, Scores, Stage};
 use registry::Registry;
+use sensors::Sensors;
+pub use settings::MetricsSettings;
 
 use crate::incident::Change;
 
@@ -31,6 +35,7 @@ pub struct Metrics {
     warming: IntCounter,
     rewound: IntCounter,
     dead_lettered: IntCounterVec,
+    sensors: Sensors,
     in_flight: IntGaugeVec,
     last_record: IntGaugeVec,
     anomalies: IntCounterVec,
@@ -72,6 +77,7 @@ impl Metrics {
         topic: &str,
         dead_letter_reasons: &[&str],
         severities: &[&str],
+        settings: &MetricsSettings,
     ) -> prometheus::Result<Metrics> {
         let r = Registry::new(topic)?;
         r.gauges("residua_build_info", "Always 1; the label tells the version.", "version")?
@@ -86,6 +92,11 @@ impl Metrics {
         let anomalies =
             r.counters("residua_anomalies_total", "Records flagged as anomalous, by severity.", "severity")?;
         severities.iter().for_each(|severity| drop(anomalies.with_label_values(&[*severity])));
+        let sensors = r.counters(
+            "residua_anomalies_by_sensor_total",
+            "Records flagged as anomalous, by the sensor that made most of the error; only with metrics.sensors.",
+            "sensor",
+        )?;
         let incidents =
             r.counters("residua_incidents_total", "Changes of incidents, by what happened to them.", "change")?;
         Change::NAMES.iter().for_each(|change| drop(incidents.with_label_values(&[*change])));
@@ -128,6 +139,7 @@ impl Metrics {
                 "Records read but not committed, because a transaction was aborted or a partition lost; they are read again.",
             )?,
             dead_lettered,
+            sensors: Sensors::new(sensors, settings.sensors),
             in_flight: r.per_worker("residua_records_in_flight", "Records read and not yet committed.")?,
             last_record: r.per_worker(
                 "residua_last_record_timestamp_seconds",
@@ -228,6 +240,9 @@ impl Metrics {
         }
         for (severity, count) in &outcomes.anomalies {
             self.anomalies.with_label_values(&[*severity]).inc_by(*count);
+        }
+        for (sensor, count) in &outcomes.sensors {
+            self.sensors.add(sensor, *count);
         }
         for (change, count) in &outcomes.incidents {
             self.incidents.with_label_values(&[*change]).inc_by(*count);
@@ -396,7 +411,7 @@ mod tests {
 
     #[test]
     fn books_balance_at_every_scrape() {
-        let m = Metrics::new("0", "sensors", &["not_json"], &["warning"]).unwrap();
+        let m = Metrics::new("0", "sensors", &["not_json"], &["warning"], &MetricsSettings::default()).unwrap();
         let scraping = std::sync::atomic::AtomicBool::new(true);
         std::thread::scope(|scope| {
             for worker in ["0", "1"] {
@@ -417,6 +432,7 @@ mod tests {
                                     dead_lettered,
                                     anomalies: vec![("warning", 1)],
                                     incidents: vec![],
+                                    sensors: vec![],
                                 },
                             );
                         }
@@ -439,7 +455,7 @@ mod tests {
 
     #[test]
     fn names_follow_prometheus_conventions() {
-        let m = Metrics::new("0", "sensors", &["not_json"], &["warning"]).unwrap();
+        let m = Metrics::new("0", "sensors", &["not_json"], &["warning"], &MetricsSettings::default()).unwrap();
         m.model("0123456789abcdef", 1e-4, true);
         let families = m.registry.gather();
         assert!(families.len() > 15);

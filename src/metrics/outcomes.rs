@@ -11,6 +11,8 @@ pub struct Outcomes {
     pub dead_lettered: Vec<(&'static str, u64)>,
     /// Anomalies by severity; they are among the scored.
     pub anomalies: Vec<(&'static str, u64)>,
+    /// The same by the sensor that made most of the error.
+    pub sensors: Vec<(String, u64)>,
     /// Changes of incidents, by change.
     pub incidents: Vec<(&'static str, u64)>,
 }
@@ -43,8 +45,12 @@ impl Outcomes {
         count(&mut self.dead_lettered, reason);
     }
 
-    pub fn add_anomaly(&mut self, severity: &'static str) {
+    pub fn add_anomaly(&mut self, severity: &'static str, sensor: &str) {
         count(&mut self.anomalies, severity);
+        match self.sensors.iter_mut().find(|(name, _)| name == sensor) {
+            Some((_, count)) => *count += 1,
+            None => self.sensors.push((sensor.to_owned(), 1)),
+        }
     }
 
     pub fn add_incident(&mut self, change: &'static str) {
@@ -57,6 +63,7 @@ impl Outcomes {
         self.warming = 0;
         self.dead_lettered.clear();
         self.anomalies.clear();
+        self.sensors.clear();
         self.incidents.clear();
     }
 }

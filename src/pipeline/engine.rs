@@ -242,8 +242,7 @@ impl Engine {
             }
             if flagged {
                 let scored = (score.unwrap_or(1.0), incident);
-                let severity = alert(&self.model, &mut self.detector, index, scored, &entry, kafka, &mut self.wire);
-                outcomes.add_anomaly(severity);
+                alert(&self.model, &mut self.detector, index, scored, &entry, kafka, outcomes, &mut self.wire);
                 output.send(Outgoing {
                     topic: &kafka.anomalies,
                     partition: None,
@@ -350,8 +349,9 @@ fn alert(
     (score, incident): (f64, Option<Offset>),
     entry: &Entry<'_>,
     kafka: &KafkaSettings,
+    outcomes: &mut Outcomes,
     wire: &mut Vec<u8>,
-) -> &'static str {
+) {
     let why = detector.explain(index);
     let alert = Alert {
         topic: &kafka.input,
@@ -367,7 +367,7 @@ fn alert(
     };
     wire.clear();
     alert.write(wire);
-    alert.severity().name()
+    outcomes.add_anomaly(alert.severity().name(), why.sensors.first().map_or("", |sensor| sensor.name));
 }
 
 /// Writes what happened to an incident into `wire`.

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 pub use settings::{RegistrySettings, Then};
 
 use crate::record::{NoSchema, SchemaText, WriterSchemas};
-use crate::web::{Client, Login};
+use crate::web::{Client, Login, Trust};
 
 /// Schemas and refusals kept at most.
 const KNOWN_MAX: usize = 1_000;
@@ -97,7 +97,7 @@ impl Registry {
                 Login::User(user, &password)
             }
         };
-        let client = Client::new(&settings.ca_file, &login)
+        let client = Client::new(&Trust::Authorities(&settings.ca_file), &login)
             .map_err(|error| format!("read schema_registry.ca_file {}: {error}", settings.ca_file))?;
         Ok(Registry {
             client,

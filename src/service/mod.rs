@@ -23,7 +23,7 @@ use systemd::Systemd;
 use tokio::runtime::Runtime;
 
 use crate::config::Config;
-use crate::http::{self, Access, Pages};
+use crate::http::{self, Access, HttpSettings, Pages, Tls};
 use crate::kafka::{self, KafkaSettings, Remedy, TopicReader};
 use crate::metrics::Metrics;
 use crate::model::{Edition, Model};
@@ -107,9 +107,11 @@ impl Service {
                     .block_on(http::bind(address))
                     .with_context(|| format!("listen on http.listen {address}"))?;
                 let access = Access::token(&token(&config.http.token_file)?);
+                let tls = tls(&config.http)?;
+                let scheme = if tls.is_some() { "https" } else { "http" };
                 let bound = listener.local_addr().context("read the bound address")?;
-                runtime.spawn(http::serve(listener, Arc::clone(&status) as Arc<dyn Pages>, access));
-                tracing::info!("metrics and health on http://{bound}/");
+                runtime.spawn(http::serve(listener, Arc::clone(&status) as Arc<dyn Pages>, access, tls));
+                tracing::info!("metrics and health on {scheme}://{bound}/");
                 Some(bound)
             }
         };
@@ -294,8 +296,15 @@ fn token(file: &str) -> Result<String, Failure> {
     }
 }
 
+/// The certificate to show, if there is to be one.
+fn tls(settings: &HttpSettings) -> Result<Option<Tls>, Failure> {
+    let HttpSettings { certificate_file, key_file, .. } = settings;
+    let wanted = !certificate_file.is_empty();
+    wanted.then(|| Tls::new(certificate_file.as_ref(), key_file.as_ref())).transpose().map_err(Failure::Misconfigured)
+}
+
 fn metrics(config: &Config) -> anyhow::Result<Metrics> {
-    Metrics::new(env!("CARGO_PKG_VERSION"), &config.kafka.input, Refusal::REASONS, &Severity::NAMES)
+    Metrics::new(env!("CARGO_PKG_VERSION"), &config.kafka.input, Refusal::REASONS, &Severity::NAMES, &config.metrics)
         .context("register the metrics")
 }
 

@@ -16,6 +16,13 @@ pub struct Client {
     authorization: Option<String>,
 }
 
+/// Whose certificates are believed.
+pub enum Trust<'a> {
+    /// In a PEM file; an empty name stands for the system's.
+    Authorities(&'a str),
+    Anyone,
+}
+
 /// Who the client is.
 pub enum Login<'a> {
     Nobody,
@@ -27,12 +34,15 @@ pub enum Login<'a> {
 type Answer = Result<(StatusCode, Vec<u8>), String>;
 
 impl Client {
-    /// `authorities`: file with the certificates to trust, PEM; empty: those of the system.
-    ///
     /// # Errors
-    /// The file cannot be read, or there is none in it.
-    pub fn new(authorities: &str, login: &Login<'_>) -> Result<Client, String> {
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots(authorities)?).build();
+    /// The file of the authorities cannot be read, or there is none in it.
+    pub fn new(trust: &Trust<'_>, login: &Login<'_>) -> Result<Client, String> {
+        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls);
+        let tls = match trust {
+            Trust::Authorities(file) => tls.root_certs(roots(file)?),
+            Trust::Anyone => tls.disable_verification(true),
+        };
+        let tls = tls.build();
         let agent = Agent::config_builder().tls_config(tls).http_status_as_error(false).user_agent("residua").build();
         let authorization = match login {
             Login::Nobody => None,

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use residua::metrics::Metrics;
+use residua::metrics::{Metrics, MetricsSettings, Outcomes};
 
 /// Name, type and labels (but `le` and `topic`) of every metric, those of the process included.
 pub fn exported() -> BTreeSet<(String, String, String)> {
-    let metrics = Metrics::new("0", "sensors", &["x"], &["y"]).unwrap();
+    let metrics = Metrics::new("0", "sensors", &["x"], &["y"], &MetricsSettings { sensors: 1 }).unwrap();
+    let mut outcomes = Outcomes::default();
+    outcomes.add_anomaly("y", "flow");
+    metrics.settled("0", &outcomes);
     metrics.model("0", 1.0, true);
     metrics.consumed("0", 1);
     metrics.lag("0", 1);

@@ -119,6 +119,7 @@ fn configure(brokers: String, seed: u64, serve: Option<&str>) -> anyhow::Result<
         // About three false alarms a year: the plant sends 1,728 records a day.
         ("DETECTOR__ALARMS", "1 per 200000 records".to_owned()),
         ("HTTP__LISTEN", listen.to_owned()),
+        ("METRICS__SENSORS", "20".to_owned()),
         ("LOG__LEVEL", "warn".to_owned()),
     ];
     let settings = settings.into_iter().map(|(key, value)| (format!("RESIDUA__{key}"), value));
