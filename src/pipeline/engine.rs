@@ -242,7 +242,9 @@ impl Engine {
             }
             if flagged {
                 let scored = (score.unwrap_or(1.0), incident);
-                alert(&self.model, &mut self.detector, index, scored, &entry, kafka, outcomes, &mut self.wire);
+                let (severity, sensor) =
+                    alert(&self.model, &mut self.detector, index, scored, &entry, kafka, &mut self.wire);
+                outcomes.add_anomaly(severity, sensor);
                 output.send(Outgoing {
                     topic: &kafka.anomalies,
                     partition: None,
@@ -341,17 +343,16 @@ impl Engine {
     }
 }
 
-/// Writes the alert for record `index` of the judged batch into `wire`; returns its severity.
-fn alert(
+/// Writes the alert for record `index` of the judged batch into `wire`; returns its severity, and the sensor that made most of the error.
+fn alert<'d>(
     model: &Model,
-    detector: &mut Detector,
+    detector: &'d mut Detector,
     index: usize,
     (score, incident): (f64, Option<Offset>),
     entry: &Entry<'_>,
     kafka: &KafkaSettings,
-    outcomes: &mut Outcomes,
     wire: &mut Vec<u8>,
-) {
+) -> (&'static str, &'d str) {
     let why = detector.explain(index);
     let alert = Alert {
         topic: &kafka.input,
@@ -367,7 +368,7 @@ fn alert(
     };
     wire.clear();
     alert.write(wire);
-    outcomes.add_anomaly(alert.severity().name(), why.sensors.first().map_or("", |sensor| sensor.name));
+    (alert.severity().name(), why.sensors.first().map_or("", |sensor| sensor.name))
 }
 
 /// Writes what happened to an incident into `wire`.

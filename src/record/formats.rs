@@ -135,9 +135,12 @@ fn settings(format: &str, features: Value) -> InputSettings {
     .unwrap()
 }
 
+/// A record as a message.
+type Write = fn(&Value) -> Vec<u8>;
+
 #[test]
 fn the_same_values_make_the_same_record_in_every_format() {
-    let formats: [(&str, fn(&Value) -> Vec<u8>); 4] = [
+    let formats: [(&str, Write); 4] = [
         ("json", |record| record.to_string().into_bytes()),
         ("csv", csv),
         ("messagepack", |record| rmp_serde::to_vec_named(record).unwrap()),

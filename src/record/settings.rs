@@ -55,7 +55,7 @@ impl InputSettings {
         if lines && self.csv_columns.is_empty() {
             problems.push("input.csv_columns: missing; expected the names of a line's columns, in order".to_owned());
         }
-        if !(self.csv_delimiter.is_ascii() && !"\"\r\n".contains(self.csv_delimiter)) {
+        if !self.csv_delimiter.is_ascii() || "\"\r\n".contains(self.csv_delimiter) {
             let found = self.csv_delimiter;
             problems
                 .push(format!("input.csv_delimiter: {found:?} is not one ASCII character besides quote and line end"));

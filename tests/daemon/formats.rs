@@ -61,7 +61,10 @@ fn avro_of(id: u8, more: Option<(&str, Avro)>, schema: &str) -> impl Fn(&Value) 
     }
 }
 
-fn written(records: Vec<Outgoing>, write: &dyn Fn(&Value) -> Vec<u8>) -> Vec<Outgoing> {
+/// A record as a message.
+type Write = dyn Fn(&Value) -> Vec<u8>;
+
+fn written(records: Vec<Outgoing>, write: &Write) -> Vec<Outgoing> {
     let value = |record: &Outgoing| write(&serde_json::from_slice(record.value.as_deref().unwrap()).unwrap());
     records.into_iter().map(|record| Outgoing { value: Some(value(&record)), ..record }).collect()
 }
@@ -84,7 +87,7 @@ fn the_same_values_give_the_same_scores_in_every_format() {
     let columns = serde_json::to_string(&COLUMNS).unwrap();
     let avro = avro_of(1, None, &schema(""));
     let json = |record: &Value| record.to_string().into_bytes();
-    let formats: [(&str, String, &dyn Fn(&Value) -> Vec<u8>); 4] = [
+    let formats: [(&str, String, &Write); 4] = [
         ("json", String::new(), &json),
         ("csv", format!("[input]\nformat = \"csv\"\ncsv_columns = {columns}"), &csv),
         ("messagepack", "[input]\nformat = \"messagepack\"".to_owned(), &message_pack),
