@@ -11,7 +11,7 @@ const EDGES: [&str; 5] = ["kafka", "metrics", "http", "registry", "web"];
 const CORE: [&str; 4] = ["detector", "incident", "model", "record"];
 
 /// A crate, and the only modules that may name it.
-const OWNED: [(&str, &[&str]); 11] = [
+const OWNED: [(&str, &[&str]); 10] = [
     ("rdkafka", &["kafka"]),
     ("prometheus", &["metrics"]),
     ("tokio", &["service", "http"]),
@@ -19,7 +19,6 @@ const OWNED: [(&str, &[&str]); 11] = [
     ("sd_notify", &["service"]),
     ("ureq", &["web"]),
     ("openssl", &["web", "http", "kafka"]),
-    ("apache_avro", &["record"]),
     ("rmp_serde", &["record"]),
     ("ndarray", &["model", "detector"]),
     ("smartcore", &["model", "cli"]),

@@ -389,6 +389,11 @@ impl Detector {
         Ok((next, unreadable))
     }
 
+    /// Forgets the series of a partition, after a `judge`.
+    pub fn forget_partition(&mut self, partition: PartitionId) {
+        self.partitions.remove(&partition);
+    }
+
     /// The incidents that are open in a checkpoint that is of no use, perhaps of another model, as closed; and that model's fingerprint.
     /// None where it cannot be read.
     pub fn left_open<'a>(

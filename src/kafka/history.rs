@@ -130,11 +130,12 @@ impl HistoryReader {
             }
             match self.consumer.poll(POLL) {
                 Some(Ok(m)) => {
-                    last = Instant::now();
                     match open.get(&m.partition()) {
                         Some(&end) if m.offset() < end => take(&raw(&m)),
                         _ => {}
                     }
+                    // After it was taken, which may have had to wait for something else.
+                    last = Instant::now();
                     if open.get(&m.partition()).is_some_and(|&end| m.offset() + 1 >= end) {
                         open.remove(&m.partition());
                     }

@@ -23,6 +23,8 @@ const AUTHORITIES: &str = "https.ca.location";
 
 /// Longest wait for a token; whoever polls a client waits so long.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// For so long the provider is not asked again after it failed; librdkafka asks after ten seconds.
+const FAILED_FOR: Duration = Duration::from_secs(9);
 /// How long a new client may take until it asks for its token.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -77,7 +79,14 @@ struct Provider {
     endpoint: String,
     id: String,
     scope: String,
-    last: Mutex<Option<Token>>,
+    last: Mutex<Last>,
+}
+
+/// What the provider last said.
+#[derive(Default)]
+struct Last {
+    token: Option<Token>,
+    failed: Option<(Instant, String)>,
 }
 
 #[derive(Clone)]
@@ -90,7 +99,9 @@ struct Token {
 #[derive(Deserialize)]
 struct Answer {
     access_token: String,
-    expires_in: Option<u64>,
+    /// Seconds; some send a text.
+    #[serde(default)]
+    expires_in: serde_json::Value,
 }
 
 thread_local! {
@@ -162,9 +173,28 @@ impl Provider {
             let (age, life) = (now.duration_since(token.issued), token.ends.duration_since(token.issued));
             matches!((age, life), (Ok(age), Ok(life)) if age < life / 2)
         };
-        if let Some(token) = last.as_ref().filter(fresh) {
+        if let Some(token) = last.token.as_ref().filter(fresh) {
             return Ok(token.clone());
         }
+        let lately = last.failed.as_ref().filter(|(at, _)| at.elapsed() < FAILED_FOR).map(|(_, why)| why.clone());
+        let asked = lately.map_or_else(|| self.ask(now), Err);
+        match asked {
+            Ok(token) => {
+                *last = Last { token: Some(token.clone()), failed: None };
+                Ok(token)
+            }
+            Err(why) => {
+                // Several clients in a row must not wait for it, each as long.
+                if last.failed.as_ref().is_none_or(|(at, _)| at.elapsed() >= FAILED_FOR) {
+                    last.failed = Some((Instant::now(), why.clone()));
+                }
+                // One that is good for a while yet is better than none.
+                last.token.clone().filter(|token| token.ends > now + TIMEOUT).ok_or(why)
+            }
+        }
+    }
+
+    fn ask(&self, now: SystemTime) -> Result<Token, String> {
         let mut form = vec![("grant_type", "client_credentials")];
         if !self.scope.is_empty() {
             form.push(("scope", &self.scope));
@@ -177,12 +207,12 @@ impl Provider {
         }
         let answer: Answer =
             serde_json::from_slice(&body).map_err(|error| asked(format!("no token in the answer: {error}")))?;
-        let ends = expiry(&answer.access_token).or(answer.expires_in.map(|seconds| now + Duration::from_secs(seconds)));
+        let seconds = answer.expires_in.as_f64().or_else(|| answer.expires_in.as_str()?.parse().ok());
+        let told = || now.checked_add(Duration::try_from_secs_f64(seconds?).ok()?);
+        let ends = expiry(&answer.access_token).or_else(told);
         let ends =
             ends.ok_or_else(|| asked("neither the token nor the answer says how long it is good for".to_owned()))?;
-        let token = Token { text: answer.access_token, issued: now, ends };
-        *last = Some(token.clone());
-        Ok(token)
+        Ok(Token { text: answer.access_token, issued: now, ends })
     }
 }
 

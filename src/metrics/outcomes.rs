@@ -45,6 +45,10 @@ impl Outcomes {
         count(&mut self.dead_lettered, reason);
     }
 
+    pub fn has_dead_letter(&self, reason: &str) -> bool {
+        self.dead_lettered.iter().any(|(found, _)| *found == reason)
+    }
+
     pub fn add_anomaly(&mut self, severity: &'static str, sensor: &str) {
         count(&mut self.anomalies, severity);
         match self.sensors.iter_mut().find(|(name, _)| name == sensor) {

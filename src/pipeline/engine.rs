@@ -95,9 +95,10 @@ impl Engine {
         })
     }
 
-    /// Why a record must wait, if it must. To be asked before [`Engine::take`] and [`Engine::replay`].
-    pub fn wait_for(&mut self, raw: &RawRecord<'_>) -> Option<String> {
-        self.decoder.wait_for(raw)
+    /// Why a record must wait, if it must. To be asked before [`Engine::take`] and [`Engine::replay`]; of a record that is read again it is
+    /// known that it was not refused for that.
+    pub fn wait_for(&mut self, raw: &RawRecord<'_>, again: bool) -> Option<String> {
+        self.decoder.wait_for(raw, again)
     }
 
     /// From the next record on.
@@ -305,6 +306,11 @@ impl Engine {
         self.verdicts.clear();
         self.left_open.clear();
         self.detector.forget();
+    }
+
+    /// Forgets the series of one partition, of which everything was judged: it is going to be restored.
+    pub fn forget_partition(&mut self, partition: PartitionId) {
+        self.detector.forget_partition(partition);
     }
 
     /// Series forgotten since the last call, so that memory is bounded.

@@ -26,7 +26,7 @@ pub use shared::{InForce, ModelSlot, Pulse, Stop, Tuning, TuningSlot};
 use crate::detector::Forgotten;
 use crate::kafka::{self, Input, KafkaSettings, Output, Partitions, Polled};
 use crate::metrics::{CommitEnd, Metrics, Stage};
-use crate::record::{InputSettings, PartitionId, Position, SchemaError, WriterSchemas};
+use crate::record::{InputSettings, NO_SCHEMA, PartitionId, Position, SchemaError, WriterSchemas};
 
 /// Records judged in one forward pass at most.
 const BATCH_RECORDS_MAX: usize = 1_024;
@@ -216,14 +216,15 @@ impl Worker {
             Polled::Record(message) => {
                 let raw = message.raw();
                 let partition = raw.position.partition;
-                if self.progress.is_read(partition)
-                    && let Some(why) = self.engine.wait_for(&raw)
-                {
-                    drop(message);
-                    self.hold(partition, why)?;
-                    return self.follow();
+                if self.progress.is_read(partition) {
+                    if let Some(why) = self.engine.wait_for(&raw, self.progress.is_again(raw.position)) {
+                        let position = raw.position;
+                        drop(message);
+                        self.hold(position, why)?;
+                        return self.follow();
+                    }
+                    freed = self.waiting.release(partition);
                 }
-                freed = self.waiting.release(partition);
                 match self.progress.see(raw.position) {
                     Sight::Unasked => {}
                     Sight::Behind(expected) => {
@@ -275,6 +276,8 @@ impl Worker {
     fn commit(&mut self, checkpoint: Checkpoint) -> kafka::Result<()> {
         let due = checkpoint == Checkpoint::Now
             || self.progress.first
+            // When these are read again their schema may be there.
+            || self.open.outcomes.has_dead_letter(NO_SCHEMA)
             || self.progress.checkpointed.elapsed() >= self.tuning.checkpoint_interval;
         let to_mark = due && !self.progress.unmarked().is_empty();
         if self.open.since.is_none() && !to_mark {
@@ -323,8 +326,10 @@ impl Worker {
             if since.elapsed() < MODEL_PATIENCE {
                 return Ok(());
             }
+            self.judge()?;
             for partition in replaying {
                 self.progress.forget(partition);
+                self.engine.forget_partition(partition);
                 self.astray.entry(partition).or_insert_with(Instant::now);
             }
             self.note_astray();

@@ -109,6 +109,7 @@ impl Worker {
         for place in found {
             self.progress.resume(place);
             self.astray.remove(&place.partition);
+            self.waiting.resumed(place.partition, place.begin());
             self.shared.metrics.restored(place.restore, place.unreadable);
         }
         self.leader_by_leader &= !self.astray.is_empty();
@@ -165,7 +166,7 @@ impl Worker {
         let others = waiting.clone().filter(|(partition, _)| !self.astray.contains_key(partition)).count();
         self.shared.metrics.astray(&self.label, self.astray.len() + others);
         // Since the first try, not the last.
-        self.shared.pulse.astray(self.astray.values().chain(waiting.map(|(_, since)| since)).min().copied());
+        self.shared.pulse.astray(self.astray.values().copied().chain(waiting.map(|(_, since)| since)).min());
     }
 
     /// Leaves the group and joins it again. librdkafka gives up a partition whose next record is gone; taking it over anew finds

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Found;
 use super::recovery::{SEARCH_PAUSE_MAX, SEARCH_PAUSE_MIN};
-use crate::record::{NextOffset, PartitionId, Position};
+use crate::record::{NextOffset, Offset, PartitionId, Position};
 
 /// What a record is to the partition that it is read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,11 @@ impl Progress {
         self.next.contains_key(&partition)
     }
 
+    /// Whether it was judged before.
+    pub(super) fn is_again(&self, position: Position) -> bool {
+        self.replay.get(&position.partition).is_some_and(|until| position.offset.0 < until.0)
+    }
+
     /// Whether reading of any partition has begun.
     pub(super) fn is_empty(&self) -> bool {
         self.next.is_empty()
@@ -100,7 +105,7 @@ impl Progress {
 
 /// Partitions whose next record cannot be decoded yet, and since when. Between two tries they are astray.
 pub(super) struct Waiting {
-    since: BTreeMap<PartitionId, Instant>,
+    since: BTreeMap<PartitionId, (Offset, Instant)>,
     /// Before the next try.
     pause: Duration,
 }
@@ -113,8 +118,9 @@ impl Default for Waiting {
 
 impl Waiting {
     /// Another try was in vain; how long to wait for the next one.
-    pub(super) fn hold(&mut self, partition: PartitionId) -> Duration {
-        self.since.entry(partition).or_insert_with(Instant::now);
+    pub(super) fn hold(&mut self, Position { partition, offset }: Position) -> Duration {
+        let since = self.since.get(&partition).map_or_else(Instant::now, |(_, since)| *since);
+        self.since.insert(partition, (offset, since));
         let doubled = (2 * self.pause).min(SEARCH_PAUSE_MAX);
         std::mem::replace(&mut self.pause, doubled)
     }
@@ -129,12 +135,19 @@ impl Waiting {
         true
     }
 
+    /// Reading goes on in the partition from `next`: beyond the record that it waited for, if that is no longer in the log.
+    pub(super) fn resumed(&mut self, partition: PartitionId, next: NextOffset) {
+        if self.since.get(&partition).is_some_and(|(offset, _)| offset.0 < next.0) {
+            self.release(partition);
+        }
+    }
+
     pub(super) fn forget(&mut self, gone: &dyn Fn(&PartitionId) -> bool) {
         self.since.retain(|partition, _| !gone(partition));
     }
 
-    pub(super) fn partitions(&self) -> std::collections::btree_map::Iter<'_, PartitionId, Instant> {
-        self.since.iter()
+    pub(super) fn partitions(&self) -> impl Iterator<Item = (PartitionId, Instant)> + Clone {
+        self.since.iter().map(|(&partition, &(_, since))| (partition, since))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -146,7 +159,6 @@ impl Waiting {
 mod tests {
     use super::*;
     use crate::metrics::Restore;
-    use crate::record::Offset;
 
     #[test]
     fn records_are_replayed_then_new_and_never_behind() {

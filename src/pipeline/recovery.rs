@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::{Checkpoint, RETRY_PAUSE, Worker, WorkerError, output};
 use crate::kafka::{self, Remedy};
 use crate::metrics::CommitEnd;
-use crate::record::PartitionId;
+use crate::record::Position;
 
 /// Pause between two looks for partitions that have no leader, while others are read: a look takes time from them.
 pub(super) const SEARCH_PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -157,12 +157,16 @@ impl Worker {
     }
 
     /// The partition's next record cannot be decoded yet: reading goes back to it later.
-    pub(super) fn hold(&mut self, partition: PartitionId, why: String) -> Result<(), WorkerError> {
+    pub(super) fn hold(&mut self, position: Position, why: String) -> Result<(), WorkerError> {
+        let partition = position.partition;
         // What came before it must not wait with it, nor be read again each time.
         self.commit(Checkpoint::Now)?;
+        // Also what was only read again, for which there is no commit.
+        self.judge()?;
         self.input.pause(partition)?;
         self.progress.forget(partition);
-        let pause = self.waiting.hold(partition);
+        self.engine.forget_partition(partition);
+        let pause = self.waiting.hold(position);
         self.astray.insert(partition, Instant::now());
         self.look_again = Some(Instant::now() + pause);
         self.note_astray();

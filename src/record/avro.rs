@@ -42,12 +42,20 @@ const KNOWN_MAX: usize = 1_000;
 const HEADER_BYTES: usize = 5;
 /// Values inside values, at most.
 const DEPTH_MAX: usize = 128;
+/// Values in one message, at most: some take no bytes.
+const VALUES_MAX: usize = 1 << 20;
+/// Types in the schemas that are kept, at most.
+const TYPES_MAX: usize = 1 << 20;
+/// How much of a reason is kept.
+const WHY_CHARS_MAX: usize = 200;
 
 /// The schemas of one topic, as far as its messages needed them.
 #[derive(Clone, Default)]
 pub(super) struct Schemas {
     source: Option<Arc<dyn WriterSchemas>>,
     known: HashMap<u32, Arc<Plan>>,
+    /// Of all that are known.
+    types: usize,
     /// What was said of the last one that cannot be had.
     refused: Option<(u32, String)>,
 }
@@ -63,13 +71,13 @@ impl Schemas {
         Schemas { source: Some(source), ..Schemas::default() }
     }
 
-    /// Why a message must wait for its schema, if it must.
-    pub fn wait_for(&mut self, message: &[u8]) -> Option<String> {
+    /// Why a message must wait for its schema, if it must; `always`, if it cannot be had.
+    pub fn wait_for(&mut self, message: &[u8], always: bool) -> Option<String> {
         let (id, _) = parts(message).ok()?;
         self.refused = None;
         match self.learn(id) {
-            Err(NoSchema { why, wait: true }) => Some(format!("schema {id}: {why}")),
-            Err(NoSchema { why, wait: false }) => {
+            Err(NoSchema { why, wait }) if wait || always => Some(format!("schema {id}: {why}")),
+            Err(NoSchema { why, .. }) => {
                 // What is decided here is decided: the registry may say something else a moment later.
                 self.refused = Some((id, why));
                 None
@@ -95,12 +103,15 @@ impl Schemas {
         let Some(source) = &self.source else {
             return Err(NoSchema { why: "there is no schema registry to ask".to_owned(), wait: false });
         };
-        let text = source.get(id)?;
+        let short = |why: String| why.chars().filter(|c| !c.is_control()).take(WHY_CHARS_MAX).collect();
+        let text = source.get(id).map_err(|no| NoSchema { why: short(no.why), wait: no.wait })?;
         // It will not get better: an id stands for one text.
-        let plan = Plan::new(&text).map(Arc::new).map_err(|why| NoSchema { why, wait: false })?;
-        if self.known.len() >= KNOWN_MAX {
+        let plan = Plan::new(&text).map(Arc::new).map_err(|why| NoSchema { why: short(why), wait: false })?;
+        if self.known.len() >= KNOWN_MAX || self.types + plan.size() > TYPES_MAX {
             self.known.clear();
+            self.types = 0;
         }
+        self.types += plan.size();
         self.known.insert(id, Arc::clone(&plan));
         Ok(plan)
     }
@@ -109,7 +120,8 @@ impl Schemas {
 /// The schema's id and the value.
 fn parts(message: &[u8]) -> Result<(u32, &[u8]), Refusal> {
     match message.split_first_chunk::<HEADER_BYTES>() {
-        Some((&[0, a, b, c, d], value)) => Ok((u32::from_be_bytes([a, b, c, d]), value)),
+        // Ids are positive numbers of 32 bits with a sign.
+        Some((&[0, a @ 0..0x80, b, c, d], value)) => Ok((u32::from_be_bytes([a, b, c, d]), value)),
         _ => Err(Refusal::InvalidAvro { error: "it begins with no zero byte and schema id".to_owned() }),
     }
 }
@@ -139,11 +151,12 @@ pub(super) struct Reader<'p, 'de> {
     plan: &'p Plan,
     rest: &'de [u8],
     depth: usize,
+    values: usize,
 }
 
 impl<'p, 'de> Reader<'p, 'de> {
     pub fn new(plan: &'p Plan, value: &'de [u8]) -> Reader<'p, 'de> {
-        Reader { plan, rest: value, depth: 0 }
+        Reader { plan, rest: value, depth: 0, values: 0 }
     }
 
     /// The whole value.
@@ -224,6 +237,15 @@ impl<'p, 'de> Reader<'p, 'de> {
         }
     }
 
+    #[inline]
+    fn one_more(&mut self) -> Result<()> {
+        self.values += 1;
+        if self.values > VALUES_MAX {
+            return Err(Error(format!("more than {VALUES_MAX} values")));
+        }
+        Ok(())
+    }
+
     fn deeper(&mut self) -> Result<()> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
@@ -233,6 +255,7 @@ impl<'p, 'de> Reader<'p, 'de> {
     }
 
     fn skip(&mut self, node: Id) -> Result<()> {
+        self.one_more()?;
         let plan = self.plan;
         match plan.node(node) {
             Node::Null => {}
@@ -300,6 +323,7 @@ impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         let Value { reader, node } = self;
+        reader.one_more()?;
         let plan = reader.plan;
         match plan.node(node) {
             Node::Null => visitor.visit_unit(),
@@ -316,7 +340,10 @@ impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
                     Some(bytes) => reader.take(*bytes)?,
                     None => reader.bytes()?,
                 };
-                visitor.visit_f64(decimal(unscaled, *scale)?)
+                match decimal(unscaled, *scale) {
+                    Some(number) => visitor.visit_f64(number),
+                    None => visitor.visit_borrowed_bytes(unscaled),
+                }
             }
             Node::Symbols(symbols) => visitor.visit_str(&symbols[reader.one_of("symbol", symbols.len())?]),
             Node::Union(branches) => {
@@ -362,15 +389,15 @@ fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| Error(format!("{} bytes where {N} are due", bytes.len())))
 }
 
-/// Two's complement, the highest byte first, divided by 10^scale; the nearest float.
-fn decimal(unscaled: &[u8], scale: usize) -> Result<f64> {
+/// Two's complement, the highest byte first, divided by 10^scale; the nearest float. None: more bytes than any sensor has.
+fn decimal(unscaled: &[u8], scale: usize) -> Option<f64> {
     const BYTES_MAX: usize = 16;
     if unscaled.len() > BYTES_MAX {
-        return Err(Error(format!("a decimal of {} bytes, more than {BYTES_MAX}", unscaled.len())));
+        return None;
     }
     let sign = if unscaled.first().is_some_and(|byte| byte & 0x80 != 0) { -1 } else { 0 };
     let number = unscaled.iter().fold(sign, |number: i128, &byte| number << 8 | i128::from(byte));
-    format!("{number}e-{scale}").parse().map_err(|_| Error("a decimal that is no number".to_owned()))
+    format!("{number}e-{scale}").parse().ok()
 }
 
 /// The fields of a record.

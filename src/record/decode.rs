@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, Visitor};
 
 use super::avro::{self, Schemas, WriterSchemas};
 use super::csv::Columns;
+use super::json;
 use super::scalar::Scalar;
 use super::trie::Trie;
 use super::walk::{Found, Walk};
@@ -80,12 +81,12 @@ impl Decoder {
         Decoder { schemas: Schemas::from(source), ..self }
     }
 
-    /// Why this record cannot be decoded now, but may be later: its schema is not to be had. To be asked before [`Decoder::decode`];
-    /// may take as long as [`WriterSchemas::get`].
+    /// Why this record cannot be decoded now, but may be later: its schema is not to be had. `always`: also where it would be refused
+    /// then. To be asked before [`Decoder::decode`]; may take as long as [`WriterSchemas::get`].
     #[inline]
-    pub fn wait_for(&mut self, raw: &RawRecord<'_>) -> Option<String> {
+    pub fn wait_for(&mut self, raw: &RawRecord<'_>, always: bool) -> Option<String> {
         match self.format {
-            Format::Avro => raw.value.and_then(|value| self.schemas.wait_for(value)),
+            Format::Avro => raw.value.and_then(|value| self.schemas.wait_for(value, always)),
             Format::Json | Format::Csv | Format::MessagePack => None,
         }
     }
@@ -118,8 +119,37 @@ impl Decoder {
     }
 
     fn read<'a>(&mut self, bytes: &'a [u8], values: &mut [f64]) -> Result<Found<'a>, Refusal> {
+        self.seen.fill(false);
+        if self.format == Format::Json {
+            if let Some(found) = json::read(text_of(bytes)?, &mut self.trie, &mut self.seen, values) {
+                return Ok(found);
+            }
+            self.seen.fill(false);
+            values.fill(f64::NAN);
+        }
+        self.read_slowly(bytes, values)
+    }
+
+    /// What is read fast, if anything is, and what the whole grammar says.
+    #[cfg(test)]
+    pub(super) fn fast_and_slow<'a>(
+        &mut self,
+        text: &'a str,
+        fast: &mut [f64],
+        slow: &mut [f64],
+    ) -> (Option<Found<'a>>, Result<Found<'a>, Refusal>) {
+        for values in [&mut *fast, &mut *slow] {
+            values.fill(f64::NAN);
+        }
+        self.seen.fill(false);
+        let found = json::read(text, &mut self.trie, &mut self.seen, fast);
+        self.seen.fill(false);
+        (found, self.read_slowly(text.as_bytes(), slow))
+    }
+
+    /// With the whole grammar of the format.
+    fn read_slowly<'a>(&mut self, bytes: &'a [u8], values: &mut [f64]) -> Result<Found<'a>, Refusal> {
         let Decoder { trie, seen, columns, .. } = self;
-        seen.fill(false);
         let mut walk = Walk::new(trie, seen, values, self.format == Format::Json);
         let refusal = match (self.format, columns) {
             (Format::Csv, Some(columns)) => return columns.read(text_of(bytes)?, walk.values),

@@ -50,9 +50,18 @@ fn outcome(settings: &InputSettings, schema: &str, value: &[u8]) -> String {
         }
         Err(refusal) => format!("{}: {refusal}", refusal.reason()),
     };
-    // What is learned from is what is scored.
-    let pushed = History::new(settings).unwrap().with_schemas(one(schema)).push(&raw(value));
-    assert_eq!(pushed.err().map(|r| format!("{}: {r}", r.reason())).unwrap_or(outcome.clone()), outcome);
+    // What is learned from is what is scored; without a list of features, it is not known yet that it would be refused for one.
+    let push = |settings: &InputSettings| {
+        History::new(settings)
+            .unwrap()
+            .with_schemas(one(schema))
+            .push(&raw(value))
+            .map_err(|r| format!("{}: {r}", r.reason()))
+    };
+    let refused = if outcome.contains(" | ") { Ok(()) } else { Err(outcome.clone()) };
+    assert_eq!(push(settings), refused);
+    let auto = push(&InputSettings { features: Features::Auto, ..settings.clone() });
+    assert!(refused.is_err() || auto.is_ok(), "{auto:?}");
     outcome
 }
 
@@ -177,6 +186,36 @@ fn the_same_values_make_the_same_record_in_every_format() {
     });
     assert_eq!(learned[0].0.names().collect::<Vec<_>>(), ["flow", "on", "pump.bar"]);
     assert!(learned.iter().all(|table| *table == learned[0]));
+}
+
+#[test]
+fn any_bytes_become_a_record_or_a_reason_and_history_agrees() {
+    let formats: [(&str, Write); 3] =
+        [("csv", csv), ("messagepack", |record| rmp_serde::to_vec_named(record).unwrap()), ("avro", avro)];
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for (format, write) in formats {
+        let settings = settings(format, json!(["flow", "pump.bar", "on"]));
+        let mut reasons = std::collections::BTreeSet::new();
+        for _ in 0..10_000 {
+            let mut bytes = write(&record(&mut rng));
+            for _ in 0..rng.random_range(1..4) {
+                let at = rng.random_range(0..bytes.len());
+                match rng.random_range(0..4) {
+                    0 => bytes[at] = rng.random(),
+                    1 => bytes[at] ^= 1 << rng.random_range(0..8),
+                    2 => bytes.truncate(at.max(1)),
+                    _ => bytes.insert(at, rng.random()),
+                }
+            }
+            let outcome = outcome(&settings, AVRO, &bytes);
+            reasons.insert(if outcome.contains(" | ") {
+                "a record".to_owned()
+            } else {
+                outcome.split(':').next().unwrap().to_owned()
+            });
+        }
+        assert!(reasons.len() >= 5, "{format}: {reasons:?}");
+    }
 }
 
 // --- lines ---
@@ -380,8 +419,27 @@ fn avro_has_decided_outcomes() {
     bytes(&header(7, &[]), &invalid("it ends where 8 bytes are due"));
     let no = |why: &str| format!("no_schema: expect an Avro message whose schema can be had, found schema {why}");
     bytes(&header(9, &[0; 8]), &no("9: nobody knows it"));
+    bytes(&[0, 0xff, 0xff, 0xff, 0xff, 1], &no_header);
     bytes(&header(8, &[0; 8]), &no("8: nobody answers"));
-    check(settings.clone(), r#"{"type":"recor"}"#, &header(7, &[0; 8]), &no("7: it is no schema of Avro: ..."));
+    let schema =
+        |schema: &str, why: &str| check(settings.clone(), schema, &header(7, &[0; 8]), &no(&format!("7: {why}")));
+    let none = |why: &str| format!("it is no schema of Avro: {why}");
+    schema("{", "it is no JSON: EOF...");
+    schema("7", &none("a type that is neither name, list nor object"));
+    schema(r#"{"type":"recor"}"#, &none("no type `recor`"));
+    schema(r#"{"type":"record","name":"A"}"#, &none("record without `fields`"));
+    schema(r#"{"type":"record","fields":[]}"#, &none("a type without `name`"));
+    schema(r#"{"type":"record","name":"A","fields":[{"type":"int"}]}"#, &none("a field without `name`"));
+    schema(r#"{"type":"record","name":"A","fields":[{"name":"x"}]}"#, &none("field `x` without `type`"));
+    schema(r#"{"type":"record","name":"A","fields":[{"name":"x","type":"B"}]}"#, &none("no type `B`"));
+    schema(r#"{"type":"fixed","name":"A","size":-1}"#, &none("fixed of a `size` that is none"));
+    schema(
+        r#"[{"type":"fixed","name":"A","size":1},{"type":"enum","name":"A","symbols":[]}]"#,
+        &none("`A` is defined twice"),
+    );
+    schema(&format!("[{}\"int\"]", "\"int\",".repeat(65_536)), &none("more than 65536 types"));
+    schema(&"[".repeat(2_000), "it is no JSON: recursion limit exceeded...");
+    schema(&" ".repeat((1 << 20) + 1), "it is longer than 1048576 bytes");
     let top = |schema: &str, value: &[u8], expect: &str| check(settings.clone(), schema, &header(7, value), expect);
     top(r#""long""#, &[2], "not_an_object: expect an object with the fields of a record, found a number");
     top(r#"{"type":"map","values":"long"}"#, &[2, 8, b'f', b'l', b'o', b'w', 6, 0], &fine("3.0 -"));
@@ -395,6 +453,22 @@ fn avro_has_decided_outcomes() {
     let nulls = r#"{"type":"record","name":"R","fields":[{"name":"n","type":{"type":"array","items":"null"}},{"name":"flow","type":"long"}]}"#;
     let many = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
     top(nulls, &[&many[..], &[0, 2]].concat(), &fine("1.0 -"));
+    // Records without any bytes, each two of the next.
+    let mut doubled = r#"{"type":"record","name":"R0","fields":[]}"#.to_owned();
+    for level in 1..100 {
+        doubled = format!(
+            r#"{{"type":"record","name":"R{level}","fields":[{{"name":"a","type":{doubled}}},{{"name":"b","type":"R{}"}}]}}"#,
+            level - 1
+        );
+    }
+    check(settings.clone(), &of("\"double\""), &header(7, &1.5f64.to_le_bytes()), &fine("1.5 -"));
+    let levels: Vec<String> = (1..30).map(|level| format!(r#"{{"name":"f{level}","type":{{"type":"record","name":"R{level}","fields":[{{"name":"a","type":"R{0}"}},{{"name":"b","type":"R{0}"}}]}}}}"#, level - 1)).collect();
+    let flat = format!(
+        r#"{{"type":"record","name":"Top","fields":[{{"name":"f0","type":{{"type":"record","name":"R0","fields":[]}}}},{}]}}"#,
+        levels.join(",")
+    );
+    top(&flat, &[], &invalid("more than 1048576 values"));
+    top(&doubled, &[], "no_schema: ...");
     let strings = nulls.replace("\"null\"", "\"string\"");
     top(&strings, &[&many[..], &[0, 2]].concat(), &invalid("it ends where ..."));
 }
@@ -408,6 +482,11 @@ fn a_message_waits_only_for_a_schema_that_may_come() {
     assert_eq!(history.wait_for(&raw(&header(9, &[0; 8]))), None);
     assert_eq!(history.wait_for(&raw(&header(7, &[0; 8]))), None);
     assert_eq!(history.wait_for(&raw(b"no such message")), None);
+    // What is read again was not refused, so it waits.
+    let Features::List(paths) = &settings.features else { panic!("a list") };
+    let mut decoder = Decoder::new(&settings, &Schema::new(paths.clone()).unwrap()).unwrap().with_schemas(one(schema));
+    assert_eq!(decoder.wait_for(&raw(&header(9, &[0; 8])), true), Some("schema 9: nobody knows it".to_owned()));
+    assert_eq!(decoder.wait_for(&raw(&header(9, &[0; 8])), false), None);
     assert_eq!(history.push(&raw(&header(7, &[0; 8]))), Ok(()));
 }
 

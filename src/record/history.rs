@@ -125,7 +125,7 @@ impl History {
 
     /// As [`Decoder::wait_for`].
     pub fn wait_for(&mut self, raw: &RawRecord<'_>) -> Option<String> {
-        self.decoder.wait_for(raw)
+        self.decoder.wait_for(raw, false)
     }
 
     /// Keeps a record, if there is room: see [`History::is_full`].
@@ -143,7 +143,11 @@ impl History {
             }
             Learned::Auto(fields) => {
                 let (record, bytes) = (self.records.len() + 1, decode::bytes_of(raw)?);
-                fields.scan(&mut self.decoder, record, bytes, &mut self.entries)?;
+                let before = self.entries.len();
+                if let Err(refusal) = fields.scan(&mut self.decoder, record, bytes, &mut self.entries) {
+                    self.entries.truncate(before);
+                    return Err(refusal);
+                }
             }
         }
         let known = self.series.get(&*series).copied();

@@ -249,6 +249,49 @@ fn the_decoder_agrees_with_a_naive_reading() {
     }
 }
 
+/// So many documents, unless this variable says how many more.
+const DIFFERENTIAL: usize = 100_000;
+const DIFFERENTIAL_VARIABLE: &str = "RESIDUA_DOCUMENTS";
+
+#[test]
+fn what_is_read_fast_is_read_as_the_whole_grammar_reads_it() {
+    let wanted = std::env::var(DIFFERENTIAL_VARIABLE).ok();
+    let rounds = wanted.map_or(DIFFERENTIAL, |n| n.parse().expect("a number of documents"));
+    let mut rng = ChaCha8Rng::seed_from_u64(rounds as u64);
+    let list = settings(r#","features":["temp","flow","pump.bar","y.z","é"]"#);
+    let Features::List(paths) = &list.features else { panic!("a list") };
+    let schema = Schema::new(paths.clone()).unwrap();
+    let mut decoder = Decoder::new(&list, &schema).unwrap();
+    let (mut fast, mut slow) = ([0.0; 5], [0.0; 5]);
+    let mut counts = [0; 2];
+    for round in 0..rounds {
+        let mut value = document(&mut rng);
+        if round % 8 == 0 {
+            // Digits at the borders of what a float holds.
+            let text = String::from_utf8(value).unwrap();
+            let digits: String =
+                (0..rng.random_range(1..25)).map(|_| char::from(rng.random_range(b'0'..=b'9'))).collect();
+            let point = rng.random_range(1..=digits.len());
+            let number = format!("{}.{}", digits[..point].trim_start_matches('0'), &digits[point..]);
+            value = text.replacen("\"flow\":", &format!("\"flow\":{number}, \"_\":"), 1).into_bytes();
+        }
+        for _ in 0..rng.random_range(0..2) * (round % 4) {
+            mutate(&mut rng, &mut value);
+        }
+        let Ok(text) = std::str::from_utf8(&value) else { continue };
+        let found = decoder.fast_and_slow(text, &mut fast, &mut slow);
+        let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        if let (Some(fast_found), slow_found) = found {
+            assert_eq!(Ok(fast_found), slow_found, "{text}");
+            assert_eq!(bits(&fast), bits(&slow), "{text}");
+            counts[0] += 1;
+        } else {
+            counts[1] += 1;
+        }
+    }
+    assert!(counts.iter().all(|&count| count > rounds / 10), "{counts:?} read fast, and not");
+}
+
 #[test]
 fn history_keeps_what_the_decoder_of_its_schema_accepts() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);

@@ -39,6 +39,9 @@ pub enum Refusal {
     NoTimestamp,
 }
 
+/// The reason of a record whose schema cannot be had: the only one that may be another one later.
+pub const NO_SCHEMA: &str = "no_schema";
+
 impl Refusal {
     /// Every reason there is.
     pub const REASONS: &[&str] = &[
@@ -49,7 +52,7 @@ impl Refusal {
         "invalid_csv",
         "invalid_messagepack",
         "invalid_avro",
-        "no_schema",
+        NO_SCHEMA,
         "not_an_object",
         "duplicate_field",
         "wrong_type",
@@ -71,7 +74,7 @@ impl Refusal {
             Refusal::InvalidCsv { .. } => "invalid_csv",
             Refusal::InvalidMessagePack { .. } => "invalid_messagepack",
             Refusal::InvalidAvro { .. } => "invalid_avro",
-            Refusal::NoSchema { .. } => "no_schema",
+            Refusal::NoSchema { .. } => NO_SCHEMA,
             Refusal::NotAnObject { .. } => "not_an_object",
             Refusal::DuplicateField { .. } => "duplicate_field",
             Refusal::WrongType { .. } => "wrong_type",

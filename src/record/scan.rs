@@ -73,17 +73,21 @@ impl Fields {
         entries: &mut Vec<Entry>,
     ) -> Result<(), Refusal> {
         let mut scan = Scan { fields: self, record, entries, crowded: false };
-        // The decoder has read all keys at the top, so an error is one inside an object and was dealt with there.
+        // The decoder has read it, so an error of JSON is one inside an object and was dealt with there; of the others there is none.
         match (decoder.format(), decoder.columns()) {
             (Format::Csv, Some(columns)) => columns.each(text_of(bytes)?, &mut |name, cell| scan.cell(name, cell)),
             (Format::Json | Format::Csv, _) => drop(scan.object(text_of(bytes)?, TOP)),
             (Format::MessagePack, _) => {
-                drop(ObjectSeed { scan: &mut scan, object: TOP }.deserialize(&mut message_pack(bytes)));
+                ObjectSeed { scan: &mut scan, object: TOP }
+                    .deserialize(&mut message_pack(bytes))
+                    .map_err(|error| Refusal::InvalidMessagePack { error: error.to_string() })?;
             }
             (Format::Avro, _) => {
                 let (plan, value) = decoder.avro(bytes)?;
                 let mut reader = avro::Reader::new(&plan, value);
-                drop(ObjectSeed { scan: &mut scan, object: TOP }.deserialize(reader.value()));
+                ObjectSeed { scan: &mut scan, object: TOP }
+                    .deserialize(reader.value())
+                    .map_err(|error| Refusal::InvalidAvro { error: error.to_string() })?;
             }
         }
         let crowded = scan.crowded;

@@ -1,6 +1,6 @@
 //! The needed keys of a record as a tree: which fields of which objects the decoder has to read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::schema::check_nesting;
 use super::{FieldPath, SchemaError};
@@ -10,11 +10,12 @@ use super::{FieldPath, SchemaError};
 pub(super) struct Trie {
     nodes: Vec<Node>,
     edges: Vec<Edge>,
+    plain: bool,
 }
 
 #[derive(Debug, Clone)]
 struct Node {
-    edges: HashMap<Box<str>, usize>,
+    keys: Keys,
     /// The edge that came first in the object last time.
     first: usize,
 }
@@ -27,6 +28,54 @@ pub(super) struct Edge {
     pub want: Want,
     /// The path's text, for messages.
     pub path: Box<str>,
+}
+
+/// The edges of one node by their keys. Which keys there are is configured, so that nobody from outside can make it slow.
+#[derive(Debug, Clone)]
+struct Keys {
+    /// Each an edge, or none; a key lies at its hash or behind it, before the next that is none.
+    slots: Vec<Option<u32>>,
+}
+
+impl Keys {
+    fn new<'a>(keys: impl ExactSizeIterator<Item = (&'a str, usize)>) -> Keys {
+        let mut slots = vec![None; (2 * keys.len()).next_power_of_two().max(2)];
+        for (key, edge) in keys {
+            let mut at = Keys::hash(key.as_bytes());
+            while slots[at & (slots.len() - 1)].is_some() {
+                at = at.wrapping_add(1);
+            }
+            let mask = slots.len() - 1;
+            // There are at most a few thousand.
+            slots[at & mask] = Some(edge as u32);
+        }
+        Keys { slots }
+    }
+
+    #[inline]
+    fn find(&self, key: &[u8], edges: &[Edge]) -> Option<usize> {
+        let mut at = Keys::hash(key);
+        loop {
+            let edge = self.slots[at & (self.slots.len() - 1)]? as usize;
+            if edges[edge].key.as_bytes() == key {
+                return Some(edge);
+            }
+            at = at.wrapping_add(1);
+        }
+    }
+
+    /// Eight bytes at a time, multiplied and folded.
+    #[inline]
+    fn hash(key: &[u8]) -> usize {
+        let mut hash = key.len() as u64;
+        for part in key.chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 32;
+        }
+        hash as usize
+    }
 }
 
 /// What is to be done with the value under a key.
@@ -75,8 +124,9 @@ impl Trie {
         check_nesting(roles.keys().copied())?;
         let fields: Vec<Field<'_>> =
             roles.into_iter().map(|(path, roles)| Field { path, keys: path.keys(), roles }).collect();
-        let mut trie = Trie { nodes: vec![], edges: vec![] };
+        let mut trie = Trie { nodes: vec![], edges: vec![], plain: true };
         trie.add_node(&fields.iter().collect::<Vec<_>>(), 0);
+        trie.plain = trie.edges.iter().all(|edge| !edge.key.contains(['"', '\\']));
         Ok(trie)
     }
 
@@ -102,8 +152,25 @@ impl Trie {
     pub fn find(&self, node: usize, guess: usize, key: &str) -> Option<usize> {
         match self.edges.get(guess) {
             Some(edge) if *edge.key == *key => Some(guess),
-            _ => self.nodes[node].edges.get(key).copied(),
+            _ => self.look_up(node, key.as_bytes()),
         }
+    }
+
+    /// The edge of `key` in `node`.
+    #[inline]
+    pub fn look_up(&self, node: usize, key: &[u8]) -> Option<usize> {
+        self.nodes[node].keys.find(key, &self.edges)
+    }
+
+    /// The key of an edge.
+    #[inline]
+    pub fn key(&self, edge: usize) -> &str {
+        self.edges.get(edge).map_or("", |edge| &edge.key)
+    }
+
+    /// Whether every key is written in JSON as it is.
+    pub fn is_plain(&self) -> bool {
+        self.plain
     }
 
     /// Remembers that `found` came after `last` in `node`.
@@ -123,8 +190,8 @@ impl Trie {
         let node = self.nodes.len();
         let start = self.edges.len();
         let count = by_key.len();
-        let edges = by_key.keys().enumerate().map(|(at, key)| ((*key).into(), start + at)).collect();
-        self.nodes.push(Node { edges, first: start });
+        let keys = Keys::new(by_key.keys().enumerate().map(|(at, key)| (*key, start + at)));
+        self.nodes.push(Node { keys, first: start });
         for (at, (key, inside)) in by_key.iter().enumerate() {
             let first = inside[0];
             let path = first.path.ancestors().nth(depth).unwrap_or(first.path.as_str());

@@ -17,7 +17,7 @@ pub(super) fn wrong_type(field: &str, expected: &'static str, found: &'static st
 pub(super) const A_NUMBER: &str = "a number or boolean";
 
 /// The fields that are looked at after the walk.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Found<'de> {
     pub series: Option<Scalar<'de>>,
     pub time: Option<Scalar<'de>>,

@@ -15,17 +15,16 @@ use serde::de::DeserializeOwned;
 pub use settings::{RegistrySettings, Then};
 
 use crate::record::{NoSchema, SchemaText, WriterSchemas};
-use crate::web::{Client, Login, Trust};
+use crate::web::{Client, Login, StatusCode, Trust};
 
-/// Schemas and refusals kept at most.
+/// Schemas and refusals kept at most, each, and bytes of schemas.
 const KNOWN_MAX: usize = 1_000;
-/// For so long the registry is not asked again for what it could not give.
+const KNOWN_BYTES_MAX: usize = 64 << 20;
+/// For so long the registry is not asked again for what it could not give, nor for anything if it does not answer.
 const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// Schemas that one may refer to, at most, with those that they refer to.
 const REFERENCES_MAX: usize = 100;
 const CONTENT: &str = "application/vnd.schemaregistry.v1+json, application/json";
-/// Confluent's codes for subjects, versions and ids that do not exist.
-const NOT_FOUND: [u32; 3] = [40401, 40402, 40403];
 
 /// A registry that is asked.
 pub struct Registry {
@@ -34,12 +33,18 @@ pub struct Registry {
     timeout: Duration,
     unknown: Then,
     unreachable: Then,
-    known: Mutex<HashMap<u32, Known>>,
+    known: Mutex<Known>,
 }
 
-enum Known {
-    Schema(SchemaText),
-    Refused { since: Instant, no: NoSchema },
+/// What was asked for.
+#[derive(Default)]
+struct Known {
+    schemas: HashMap<u32, SchemaText>,
+    /// Bytes of all of them.
+    bytes: usize,
+    refused: HashMap<u32, (Instant, NoSchema)>,
+    /// When it last did not answer, and why.
+    away: Option<(Instant, NoSchema)>,
 }
 
 /// What comes back.
@@ -65,7 +70,8 @@ struct Reference {
 
 #[derive(Deserialize)]
 struct Complaint {
-    error_code: u32,
+    #[serde(rename = "error_code")]
+    _code: u32,
     message: String,
 }
 
@@ -81,9 +87,14 @@ impl Registry {
     /// # Errors
     /// A file of the settings cannot be read.
     pub fn new(settings: &RegistrySettings) -> Result<Registry, String> {
-        let secret = |key: &str, file: &str| match std::fs::read_to_string(file) {
-            Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(error) => Err(format!("read schema_registry.{key} {file}: {error}")),
+        let secret = |key: &str, file: &str| {
+            let wrong = |why: String| format!("read schema_registry.{key} {file}: {why}");
+            let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+            match text.trim_end_matches(['\n', '\r']) {
+                "" => Err(wrong("it is empty".to_owned())),
+                secret if secret.contains(char::is_control) => Err(wrong("it has more lines than one".to_owned())),
+                secret => Ok(secret.to_owned()),
+            }
         };
         let (password, token);
         let login = match (settings.user.as_str(), settings.token_file.as_str()) {
@@ -145,7 +156,8 @@ impl Registry {
             if seen.len() > REFERENCES_MAX {
                 return Err(Failed::Unknown(format!("it refers to more than {REFERENCES_MAX} others")));
             }
-            let page = format!("/subjects/{}/versions/{version}", percent(subject));
+            // What a schema refers to may have been deleted since; it is still what it was.
+            let page = format!("/subjects/{}/versions/{version}?deleted=true", percent(subject));
             let answer: Answer = self.ask(&page, deadline)?;
             self.follow(&answer.references, deadline, seen, texts)?;
             texts.push(answer.schema);
@@ -160,9 +172,9 @@ impl Registry {
         let (status, body) = self.client.get(&url, CONTENT, left).map_err(unreachable)?;
         if !status.is_success() {
             return Err(match serde_json::from_slice::<Complaint>(&body) {
-                // What answers 404 without this may be anything but a registry.
-                Ok(complaint) if complaint.is_unknown() => Failed::Unknown(complaint.message),
+                Ok(complaint) if is_about_the_question(status) => Failed::Unknown(complaint.message),
                 Ok(complaint) => unreachable(format!("{status}: {}", complaint.message)),
+                // What answers so may be anything but a registry.
                 Err(_) => unreachable(status.to_string()),
             });
         }
@@ -170,10 +182,9 @@ impl Registry {
     }
 }
 
-impl Complaint {
-    fn is_unknown(&self) -> bool {
-        NOT_FOUND.contains(&self.error_code)
-    }
+/// Whether the registry has understood who asks, and has no such thing; not that it is busy, or does not know who asks.
+fn is_about_the_question(status: StatusCode) -> bool {
+    status.is_client_error() && ![401, 403, 407, 408, 429].contains(&status.as_u16())
 }
 
 /// What is no unreserved character (RFC 3986, section 2.3) as its bytes.
@@ -191,28 +202,53 @@ fn percent(text: &str) -> String {
 
 impl WriterSchemas for Registry {
     fn get(&self, id: u32) -> Result<SchemaText, NoSchema> {
-        // Held while the registry is asked: what one worker asks for, another needs too.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get(&id) {
-            Some(Known::Schema(text)) => return Ok(text.clone()),
-            Some(Known::Refused { since, no }) if since.elapsed() < REFUSED_FOR => return Err(no.clone()),
-            _ => {}
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let known = known();
+            if let Some(text) = known.schemas.get(&id) {
+                return Ok(text.clone());
+            }
+            let lately = known.refused.get(&id).into_iter().chain(&known.away);
+            if let Some((_, no)) = lately.into_iter().find(|(since, _)| since.elapsed() < REFUSED_FOR) {
+                return Err(no.clone());
+            }
         }
-        let answer = self.fetch(id).map_err(|failed| {
-            let (why, then) = match failed {
-                Failed::Unknown(why) => (why, self.unknown),
-                Failed::Unreachable(why) => (why, self.unreachable),
-            };
-            NoSchema { why, wait: then == Then::Wait }
-        });
-        if known.len() >= KNOWN_MAX {
-            known.clear();
+        // Asked by whoever needs it: a worker waits for its own question, not for those of others.
+        let fetched = self.fetch(id);
+        let mut known = known();
+        match fetched {
+            Ok(text) => {
+                known.away = None;
+                known.keep(id, &text);
+                Ok(text)
+            }
+            Err(Failed::Unknown(why)) => {
+                known.away = None;
+                let no = NoSchema { why, wait: self.unknown == Then::Wait };
+                if known.refused.len() >= KNOWN_MAX {
+                    known.refused.clear();
+                }
+                known.refused.insert(id, (Instant::now(), no.clone()));
+                Err(no)
+            }
+            Err(Failed::Unreachable(why)) => {
+                let no = NoSchema { why, wait: self.unreachable == Then::Wait };
+                known.away = Some((Instant::now(), no.clone()));
+                Err(no)
+            }
         }
-        let entry = match &answer {
-            Ok(text) => Known::Schema(text.clone()),
-            Err(no) => Known::Refused { since: Instant::now(), no: no.clone() },
-        };
-        known.insert(id, entry);
-        answer
+    }
+}
+
+impl Known {
+    fn keep(&mut self, id: u32, text: &SchemaText) {
+        let bytes = text.schema.len() + text.references.iter().map(String::len).sum::<usize>();
+        if self.schemas.len() >= KNOWN_MAX || self.bytes + bytes > KNOWN_BYTES_MAX {
+            self.schemas.clear();
+            self.bytes = 0;
+        }
+        if self.schemas.insert(id, text.clone()).is_none() {
+            self.bytes += bytes;
+        }
     }
 }

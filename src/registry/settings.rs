@@ -34,6 +34,11 @@ pub enum Then {
     DeadLetter,
 }
 
+fn is_address(url: &str) -> bool {
+    url.parse::<crate::web::Uri>()
+        .is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none())
+}
+
 impl Default for RegistrySettings {
     fn default() -> Self {
         let nothing = String::new;
@@ -66,6 +71,7 @@ impl RegistrySettings {
             (_, url) if !url.starts_with("http://") && !url.starts_with("https://") => {
                 wrong("url", &format!("`{url}` begins with neither http:// nor https://"));
             }
+            (_, url) if !is_address(url) => wrong("url", &format!("`{url}` is no address")),
             // It would be shown where configurations and errors are.
             (_, url) if url.contains('@') => {
                 wrong("url", "has a user in it; expected schema_registry.user and password_file")

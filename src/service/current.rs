@@ -48,14 +48,14 @@ impl Current {
     }
 
     /// Takes up what can change; true if anything does. What cannot be used leaves everything as it is. There is one caller; nobody waits for
-    /// what it reads and says.
-    pub fn reload(&self, source: &Source<'_>) -> bool {
+    /// what it reads and says. `asked`: somebody wants to know, and is told also what was told before.
+    pub fn reload(&self, source: &Source<'_>, asked: bool) -> bool {
         let before = self.standing().clone();
         match (source.load)().and_then(|newer| before.config.take_up(&newer)) {
             Err(error) => {
                 let refused = error.to_string();
-                // It is tried again and again, and told once.
-                let known = before.refused.as_ref() == Some(&refused);
+                // By itself it is tried again and again, and told once.
+                let known = !asked && before.refused.as_ref() == Some(&refused);
                 let pending = before.pending.len();
                 *self.standing() = Standing { refused: Some(refused.clone()), ..before };
                 if !known {

@@ -188,7 +188,7 @@ impl Service {
                     _ = hangup.recv() => match (source, &mut file) {
                         (Some(source), Some(file)) => {
                             file.known();
-                            self.reload(source);
+                            self.reload(source, true);
                             continue;
                         }
                         // Whoever has no file ends with its terminal.
@@ -198,8 +198,8 @@ impl Service {
                         systemd.tick(|| self.status.live(), || self.status.ready());
                         if let (Some(source), Some(file)) = (source, &mut file) {
                             match file.look() {
-                                Look::Changed => self.reload(source),
-                                Look::Same if self.status.current.is_refused() => self.reload(source),
+                                Look::Changed => self.reload(source, false),
+                                Look::Same if self.status.current.is_refused() => self.reload(source, false),
                                 _ => {}
                             }
                         }
@@ -214,8 +214,8 @@ impl Service {
         })
     }
 
-    fn reload(&self, source: &Source<'_>) {
-        if self.status.current.reload(source)
+    fn reload(&self, source: &Source<'_>, asked: bool) {
+        if self.status.current.reload(source, asked)
             && let Some(model) = self.model.get()
         {
             let alarms = self.status.current.standing().config.detector.alarms;

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use ureq::Agent;
-pub use ureq::http::StatusCode;
+pub use ureq::http::{StatusCode, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 /// Of an answer.
 const BYTES_MAX: u64 = 4 << 20;
 
-/// Who asks.
-#[derive(Debug)]
+/// Who asks. Others' proxies, by the environment's variables (`HTTPS_PROXY`, `NO_PROXY`), serve [`Trust::Authorities`] alone.
 pub struct Client {
     agent: Agent,
     authorization: Option<String>,
@@ -20,6 +19,7 @@ pub struct Client {
 pub enum Trust<'a> {
     /// In a PEM file; an empty name stands for the system's.
     Authorities(&'a str),
+    /// For this machine itself.
     Anyone,
 }
 
@@ -43,7 +43,14 @@ impl Client {
             Trust::Anyone => tls.disable_verification(true),
         };
         let tls = tls.build();
-        let agent = Agent::config_builder().tls_config(tls).http_status_as_error(false).user_agent("residua").build();
+        let agent = Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            // Where somebody sends it is not where it was told to go.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent("residua");
+        let agent = if matches!(trust, Trust::Anyone) { agent.proxy(None) } else { agent }.build();
         let authorization = match login {
             Login::Nobody => None,
             Login::Bearer(token) => Some(format!("Bearer {token}")),

@@ -83,6 +83,10 @@ fn a_changed_file_is_taken_up_at_sighup_or_by_itself_and_a_bad_one_is_not() {
     let told_of = |text: &str| process.stderr()[told..].contains(text);
     wait_for("an error, which is still told", PATIENCE, || told_of("cannot be used").then_some(()));
     assert!(!told_of("configuration read again"), "{}", process.stderr());
+    // Who asks is told again.
+    process.signal("HUP");
+    let errors = || process.stderr()[told..].matches("cannot be used").count();
+    wait_for("the error again", PATIENCE, || (errors() == 2).then_some(()));
     process.stop();
 }
 
