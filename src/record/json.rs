@@ -14,6 +14,7 @@ const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
 ];
+const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 /// Up to here a 64-bit float holds every integer.
 const EXACT_MAX: u64 = 1 << 53;
 /// So many decimal digits fit into 64 bits.
@@ -102,10 +103,8 @@ impl<'de> Reader<'_, 'de> {
     fn key(&mut self, node: usize, last: Option<usize>) -> Option<Option<usize>> {
         let guess = self.trie.guess(node, last);
         let rest = &self.text.as_bytes()[self.at..];
-        let guessed = self.trie.key(guess).as_bytes();
-        // No needed key is empty; where there is none at all, neither is a guess.
-        if !guessed.is_empty() && rest.starts_with(guessed) && rest.get(guessed.len()) == Some(&b'"') {
-            self.at += guessed.len() + 1;
+        if let Some(length) = self.trie.starts(guess, rest) {
+            self.at += length + 1;
             return Some(Some(guess));
         }
         let length = plain(rest)?;
@@ -181,6 +180,14 @@ impl<'de> Reader<'_, 'de> {
     #[inline]
     fn digits(&mut self, mut number: u64) -> Option<u64> {
         let from = self.at;
+        while let Some(next) = self.text.as_bytes().get(self.at..).and_then(<[u8]>::first_chunk) {
+            let (value, count) = first_digits(u64::from_le_bytes(*next));
+            number = number.wrapping_mul(TENS[count]).wrapping_add(value);
+            self.at += count;
+            if count < 8 {
+                return (self.at > from).then_some(number);
+            }
+        }
         while let digit @ 0..=9 = self.peek().wrapping_sub(b'0') {
             number = number.wrapping_mul(10).wrapping_add(digit.into());
             self.at += 1;
@@ -279,6 +286,25 @@ impl<'de> Reader<'_, 'de> {
         }
         Some(())
     }
+}
+
+/// The value of the decimal digits that eight bytes of text begin with, and how many they are. All at once, as by Lemire ("Number Parsing at
+/// a Gigabyte per Second", 2021, section 6), with the digits moved to the end first.
+#[inline]
+fn first_digits(text: u64) -> (u64, usize) {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let digits = text ^ (b'0' as u64 * EACH);
+    // In the highest bit of each byte: whether it is more than 9.
+    let others = (digits.wrapping_add((0x7f - 9) * EACH) | digits) & (0x80 * EACH);
+    let count = (others.trailing_zeros() / 8) as usize;
+    if count == 0 {
+        return (0, 0);
+    }
+    let digits = digits << (64 - 8 * count);
+    let pairs = (digits & (0x0f * EACH)).wrapping_mul(2561) >> 8;
+    let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul(6_553_601) >> 16;
+    let value = (fours & 0x0000_ffff_0000_ffff).wrapping_mul(42_949_672_960_001) >> 32;
+    (value, count)
 }
 
 /// The length of what lies before the next quote, if nothing in it is more than it seems.

@@ -23,11 +23,23 @@ struct Node {
 #[derive(Debug, Clone)]
 pub(super) struct Edge {
     key: Box<str>,
+    /// The first eight bytes of the key and the quote after it, and which of them there are.
+    head: u64,
+    mask: u64,
     /// The edge that came after this one last time.
     next: usize,
     pub want: Want,
     /// The path's text, for messages.
     pub path: Box<str>,
+}
+
+/// See [`Edge`].
+fn head(key: &str) -> (u64, u64) {
+    let (mut head, mut mask) = ([0; 8], [0; 8]);
+    for (at, byte) in key.bytes().chain([b'"']).take(8).enumerate() {
+        (head[at], mask[at]) = (byte, 0xff);
+    }
+    (u64::from_le_bytes(head), u64::from_le_bytes(mask))
 }
 
 /// The edges of one node by their keys. Which keys there are is configured, so that nobody from outside can make it slow.
@@ -162,10 +174,20 @@ impl Trie {
         self.nodes[node].keys.find(key, &self.edges)
     }
 
-    /// The key of an edge.
+    /// The length of the edge's key, if `text` begins with that and a quote.
     #[inline]
-    pub fn key(&self, edge: usize) -> &str {
-        self.edges.get(edge).map_or("", |edge| &edge.key)
+    pub fn starts(&self, edge: usize, text: &[u8]) -> Option<usize> {
+        let edge = self.edges.get(edge)?;
+        let (key, length) = (edge.key.as_bytes(), edge.key.len());
+        if let Some(first) = text.first_chunk() {
+            if (u64::from_le_bytes(*first) ^ edge.head) & edge.mask != 0 {
+                return None;
+            }
+            if length < 8 {
+                return Some(length);
+            }
+        }
+        (text.starts_with(key) && text.get(length) == Some(&b'"')).then_some(length)
     }
 
     /// Whether every key is written in JSON as it is.
@@ -197,7 +219,8 @@ impl Trie {
             let path = first.path.ancestors().nth(depth).unwrap_or(first.path.as_str());
             // A guess never leaves its node: the last edge is followed by the first.
             let next = start + (at + 1) % count;
-            self.edges.push(Edge { key: (*key).into(), next, want: first.roles.want(), path: path.into() });
+            let (head, mask) = head(key);
+            self.edges.push(Edge { key: (*key).into(), head, mask, next, want: first.roles.want(), path: path.into() });
         }
         for (at, inside) in by_key.values().enumerate() {
             if inside[0].keys.len() > depth + 1 {

@@ -173,6 +173,24 @@ fn a_registry_that_does_not_answer_makes_records_wait_and_loses_none() {
     setting.wait_until_settled(&input);
     wait_for("/readyz to be well", PATIENCE, || http_get(&address, "/readyz").filter(|reply| reply.status == 200));
     assert_eq!(waiting(), 0.0);
+
+    // Killed before the next checkpoint: its successor reads these again, and waits for a schema even where its records would be dead letters.
+    let mixed = |from| {
+        let with = |record: Outgoing| written(vec![record.clone()], if ours(&record) { &new as &Write } else { &old });
+        later(from).into_iter().flat_map(with).collect::<Vec<_>>()
+    };
+    broker.produce(&setting.topic, mixed(30));
+    setting.wait_until_settled(&broker.read(&setting.topic));
+    process.signal("KILL");
+    drop(process);
+    registry.forget(2);
+    let process = setting.start();
+    process.wait_for_line("schema 2: Schema not found", LONG);
+    assert_eq!(setting.dead_letters().len(), 3);
+    registry.schema(2, &wider);
+    broker.produce(&setting.topic, mixed(40));
+    let input = broker.read(&setting.topic);
+    setting.wait_until_settled(&input);
     let ended = process.stop();
     assert!(ended.status.success() && !ended.stderr.contains("ERROR"), "{ended:?}");
 

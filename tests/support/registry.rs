@@ -76,6 +76,10 @@ impl Registry {
         self.state().pages.insert(page.to_owned(), answer.to_owned());
     }
 
+    pub fn forget(&self, id: u32) {
+        self.state().pages.remove(&format!("/schemas/ids/{id}"));
+    }
+
     /// A schema without references.
     pub fn schema(&self, id: u32, schema: &str) {
         self.put(&format!("/schemas/ids/{id}"), &serde_json::json!({ "schema": schema }).to_string());
