@@ -26,6 +26,8 @@ mod walk;
 #[cfg(test)]
 mod formats;
 #[cfg(test)]
+mod formats_avro;
+#[cfg(test)]
 mod outcomes;
 #[cfg(test)]
 mod properties;
