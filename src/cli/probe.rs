@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 
 use crate::web::{Client, Login, Trust};
 
-/// Longest wait for an answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer: shorter than whoever runs a health check waits, so that it is said why.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -14,6 +14,8 @@ const TOPIC_NAME_MAX: usize = 249;
 pub(super) fn problems(c: &Config) -> Vec<String> {
     let mut p = Vec::new();
     names(c, &mut p);
+    let missing = c.kafka.missing_for_login();
+    p.extend(missing.map(|key| format!("kafka.client.{key}: missing; a login by OAUTHBEARER needs it")));
     insecure(c, &mut p);
     times(c, &mut p);
     numbers(c, &mut p);
@@ -68,9 +70,6 @@ fn names(c: &Config, p: &mut Vec<String>) {
 
 /// What an eavesdropper could use. The mechanisms of SCRAM keep the password to themselves.
 fn insecure(c: &Config, p: &mut Vec<String>) {
-    if let Some(key) = c.kafka.missing_for_login() {
-        p.push(format!("kafka.client.{key}: missing; a login by OAUTHBEARER needs it"));
-    }
     if c.kafka.allow_insecure {
         return;
     }

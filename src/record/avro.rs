@@ -56,6 +56,8 @@ pub(super) struct Schemas {
     known: HashMap<u32, Arc<Plan>>,
     /// Of all that are known.
     types: usize,
+    /// The one asked for last: as a rule a topic has one, and it is asked for twice for each message.
+    last: Option<(u32, Arc<Plan>)>,
     /// What was said of the last one that cannot be had.
     refused: Option<(u32, String)>,
 }
@@ -97,7 +99,13 @@ impl Schemas {
     }
 
     fn learn(&mut self, id: u32) -> Result<Arc<Plan>, NoSchema> {
+        if let Some((last, plan)) = &self.last
+            && *last == id
+        {
+            return Ok(Arc::clone(plan));
+        }
         if let Some(plan) = self.known.get(&id) {
+            self.last = Some((id, Arc::clone(plan)));
             return Ok(Arc::clone(plan));
         }
         let Some(source) = &self.source else {

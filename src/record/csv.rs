@@ -113,7 +113,7 @@ fn cells<'a>(line: &'a str, delimiter: char, each: Each<'_, 'a>) -> Result<(), R
 /// As [`cells`]: with quotes, inside which there may be delimiters and ends of lines (RFC 4180, section 2).
 fn quoted<'a>(line: &'a str, delimiter: char, each: Each<'_, 'a>) -> Result<(), Refusal> {
     let mut reader = csv::ReaderBuilder::new();
-    // One byte: see `InputSettings::check`.
+    // One byte: see `InputSettings::problems`.
     let mut reader = reader.delimiter(delimiter as u8).has_headers(false).flexible(true).from_reader(line.as_bytes());
     let mut row = csv::StringRecord::new();
     let mut next = |row: &mut _| reader.read_record(row).map_err(|e| Refusal::InvalidCsv { error: e.to_string() });

@@ -160,14 +160,9 @@ fn the_same_values_make_the_same_record_in_every_format() {
         let record = record(&mut rng);
         let outcomes = formats.map(|(format, write)| {
             let settings = settings(format, json!(["flow", "pump.bar", "on"]));
-            let found = outcome(&settings, AVRO, &write(&record));
-            // An empty cell is no text, whatever the field.
-            if format == "csv" {
-                found.replace("missing_field: expect field `id`, found nothing or null", "no series")
-            } else {
-                found
-            }
+            outcome(&settings, AVRO, &write(&record))
         });
+        // An empty cell is no text, so a line has no series then.
         let same = if record["id"] == "" { &outcomes[2..] } else { &outcomes[..] };
         assert!(same.iter().all(|outcome| *outcome == outcomes[0]), "{record}: {outcomes:#?}");
         seen[usize::from(outcomes[0].contains(" | "))] += 1;
