@@ -32,6 +32,12 @@ const TROUBLE_REPEAT: Duration = Duration::from_secs(30);
 /// Longest single wait of a worker for an answer; it shows that it is alive between two.
 const CALL_MAX: Duration = Duration::from_secs(5);
 
+/// What librdkafka's statistics call a group whose coordinator is known and connected (STATISTICS.md, cgrp.state).
+const COORDINATOR_UP: &str = "up";
+
+/// Errors taken from librdkafka's queue in one `poll`: it notes one for each failed try to connect, and a rebalance waits behind them.
+const ERRORS_MAX: usize = 1_000;
+
 /// What one `poll` brought.
 pub enum Polled<'a> {
     Record(Message<'a>),
@@ -80,6 +86,8 @@ pub struct Observed {
     pub answers: u64,
     /// Records between the last one delivered and the end of the log, over the assigned partitions.
     pub lag: u64,
+    /// For how long the group's coordinator has been out of reach.
+    pub away: Duration,
 }
 
 enum Rebalance {
@@ -93,6 +101,8 @@ pub(crate) struct InputContext {
     closing: AtomicBool,
     pending: Mutex<VecDeque<Rebalance>>,
     observed: Mutex<Option<Observed>>,
+    /// By librdkafka's clock, since when the group's coordinator is out of reach, µs: what it reports may be read late.
+    away_since: Mutex<Option<i64>>,
 }
 
 impl ClientContext for InputContext {
@@ -115,7 +125,13 @@ impl ClientContext for InputContext {
             .flatten()
             .filter(|(id, p)| **id >= 0 && p.app_offset >= 0 && p.fetch_state == "active");
         let lag = lag.map(|(_, p)| p.ls_offset.max(0).saturating_sub(p.app_offset).max(0) as u64).sum();
-        *lock(&self.observed) = Some(Observed { answers, lag });
+        let mut since = lock(&self.away_since);
+        *since = match &s.cgrp {
+            Some(group) if group.state == COORDINATOR_UP => None,
+            _ => since.or(Some(s.ts)),
+        };
+        let away = Duration::from_micros(since.map_or(0, |since| s.ts.saturating_sub(since).max(0) as u64));
+        *lock(&self.observed) = Some(Observed { answers, lag, away });
     }
 }
 
@@ -158,7 +174,7 @@ pub struct Input {
     group: Option<Arc<ConsumerGroupMetadata>>,
     /// Where each assigned partition starts as long as no more is committed for it.
     starts: HashMap<PartitionId, NextOffset>,
-    trouble: Option<(RDKafkaErrorCode, Instant)>,
+    trouble: Trouble,
     paused: BTreeSet<PartitionId>,
 }
 
@@ -171,6 +187,7 @@ impl Input {
             closing: AtomicBool::new(false),
             pending: Mutex::default(),
             observed: Mutex::default(),
+            away_since: Mutex::default(),
         };
         let consumer: BaseConsumer<InputContext> = client::member(settings, worker)
             .create_with_context(context)
@@ -183,7 +200,7 @@ impl Input {
             asked: false,
             group: None,
             starts: HashMap::new(),
-            trouble: None,
+            trouble: Trouble::default(),
             paused: BTreeSet::new(),
         })
     }
@@ -204,11 +221,17 @@ impl Input {
         }
         // The borrow checker cannot see that the message returned below does not borrow `trouble`.
         let Input { consumer, trouble, .. } = self;
-        match consumer.poll(timeout) {
-            Some(Ok(message)) => Ok(Polled::Record(Message(message))),
-            Some(Err(e)) => complain(trouble, e).map(|()| Polled::Idle),
-            None => Ok(Polled::Idle),
+        let consumer: &BaseConsumer<InputContext> = consumer;
+        let mut timeout = timeout;
+        for _ in 0..ERRORS_MAX {
+            match consumer.poll(timeout) {
+                Some(Ok(message)) => return Ok(Polled::Record(Message(message))),
+                Some(Err(e)) => trouble.note(e)?,
+                None => break,
+            }
+            timeout = Duration::ZERO;
         }
+        Ok(Polled::Idle)
     }
 
     /// Answers an assignment: reading begins where `begins` says. Of the other partitions nothing of use is read until
@@ -334,7 +357,7 @@ impl Input {
 
     /// When a broker was last out of reach, if ever.
     pub fn last_trouble(&self) -> Option<Instant> {
-        self.trouble.map(|(_, at)| at)
+        self.trouble.last
     }
 
     /// The identity that ties offsets in a transaction to this member's assignment.
@@ -446,16 +469,30 @@ fn bounded(partition: PartitionId, wanted: NextOffset, (low, high): (i64, i64)) 
     Assigned { partition, from, oldest: NextOffset(low), lost_to_retention, cut_off }
 }
 
-/// Errors that librdkafka mends by itself are logged, seldom; the others are the worker's.
-fn complain(last: &mut Option<(RDKafkaErrorCode, Instant)>, e: KafkaError) -> Result<()> {
-    let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-    let error = Error::Call { action: "read from Kafka", cause: e };
-    if error.is_out_of_range() || error.remedy() == super::Remedy::Stop {
-        return Err(error);
+/// What librdkafka complained of.
+#[derive(Default)]
+struct Trouble {
+    last: Option<Instant>,
+    /// When each kind was last told. Several take turns while the brokers are away.
+    told: Vec<(RDKafkaErrorCode, Instant)>,
+}
+
+impl Trouble {
+    /// # Errors
+    /// What librdkafka does not get over by itself.
+    fn note(&mut self, e: KafkaError) -> Result<()> {
+        let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        let error = Error::Call { action: "read from Kafka", cause: e };
+        if error.is_out_of_range() || error.remedy() == super::Remedy::Stop {
+            return Err(error);
+        }
+        let now = Instant::now();
+        self.last = Some(now);
+        self.told.retain(|(_, at)| at.elapsed() <= TROUBLE_REPEAT);
+        if self.told.iter().all(|(known, _)| *known != code) {
+            self.told.push((code, now));
+            tracing::warn!(%error, "Kafka is in trouble, residua keeps trying");
+        }
+        Ok(())
     }
-    if last.is_none_or(|(c, at)| c != code || at.elapsed() > TROUBLE_REPEAT) {
-        *last = Some((code, Instant::now()));
-        tracing::warn!(%error, "Kafka is in trouble, residua keeps trying");
-    }
-    Ok(())
 }

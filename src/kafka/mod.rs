@@ -29,7 +29,7 @@ pub use error::{Error, Remedy, Result};
 pub use history::{HistoryReader, Range};
 pub use message::{DeadLetterForm, Headers, Message, Outgoing, trace_headers};
 pub use models::{ModelPublisher, model_reader};
-pub use producer::Output;
+pub use producer::{OUTPUT_PATIENCE, Output};
 pub use reader::TopicReader;
 pub use settings::{ClientValue, Delivery, KafkaSettings, Start, is_secret, owned};
 pub use state::{Stored, read_state};

@@ -13,6 +13,9 @@ use super::message::Outgoing;
 use super::settings::{Delivery, KafkaSettings};
 use crate::record::{NextOffset, PartitionId};
 
+/// After so long without success a producer is replaced, whatever its error says: it may have lost every broker for good.
+pub const OUTPUT_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Where a worker writes. Used by the thread that created it.
 ///
 /// State is in a transaction with its offsets, whatever is promised for the other outputs: a checkpoint that is not whole, or
@@ -43,7 +46,7 @@ impl Output {
         transactional_id: &str,
         wanted: &dyn Fn() -> bool,
     ) -> Result<Output> {
-        Output::one(settings, Some(transactional_id))?.ready(wanted)
+        Output::ready(&|| Output::one(settings, Some(transactional_id)), wanted)
     }
 
     /// One producer without transactions.
@@ -63,14 +66,19 @@ impl Output {
         self.state.as_ref().unwrap_or(&self.records).register(self.patience)
     }
 
-    /// Registers it, as often as it takes while `wanted()`.
-    pub fn ready(self, wanted: &dyn Fn() -> bool) -> Result<Output> {
+    /// One that `create` made, registered, as often as it takes while `wanted()`.
+    pub fn ready(create: &dyn Fn() -> Result<Output>, wanted: &dyn Fn() -> bool) -> Result<Output> {
+        let (mut output, mut since) = (create()?, Instant::now());
         loop {
-            match self.register() {
-                Ok(()) => return Ok(self),
+            match output.register() {
+                Ok(()) => return Ok(output),
                 Err(e) if e.remedy() == Remedy::Stop || e.is_fatal() || !wanted() => return Err(e),
                 Err(error) => {
                     tracing::warn!(%error, "cannot write to Kafka yet, residua keeps trying");
+                    if since.elapsed() > OUTPUT_PATIENCE {
+                        output.close();
+                        (output, since) = (create()?, Instant::now());
+                    }
                     std::thread::sleep(RETRY_PAUSE);
                 }
             }

@@ -1,6 +1,6 @@
 //! Reads one topic from its beginning, as anybody could: the models, or the demo's own anomalies.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -20,7 +20,8 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// Reads the committed records of one partition or more, without a group.
 pub struct TopicReader {
-    consumer: Closing<BaseConsumer<Quiet>>,
+    settings: KafkaSettings,
+    consumer: RefCell<Closing<BaseConsumer<Quiet>>>,
     topic: String,
     /// Where `latest` goes on: after the last record it saw.
     next: Cell<KafkaOffset>,
@@ -29,27 +30,40 @@ pub struct TopicReader {
 impl TopicReader {
     /// Starts at the beginning of partitions 0 to `partitions` (exclusive).
     pub fn open(settings: &KafkaSettings, topic: &str, partitions: i32) -> Result<TopicReader> {
-        let consumer = client::consumer(&client::reader(settings), Quiet(Login::of(settings)), settings)
-            .map_err(|cause| Error::Client { role: "topic reader", cause })?;
+        let consumer = connect(settings)?;
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
             list.add_partition_offset(topic, partition, KafkaOffset::Beginning).action("name a partition")?;
         }
         consumer.assign(&list).action("read a topic")?;
-        let consumer = Closing::new("topic reader", consumer);
-        Ok(TopicReader { consumer, topic: topic.to_owned(), next: Cell::new(KafkaOffset::Beginning) })
+        Ok(TopicReader {
+            settings: settings.clone(),
+            consumer: RefCell::new(consumer),
+            topic: topic.to_owned(),
+            next: Cell::new(KafkaOffset::Beginning),
+        })
     }
 
     /// Reads a topic of one partition on to its end; the value of the last record, if there was one since the last call.
     pub fn latest(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let newest = self.read_on(timeout);
+        if matches!(newest, Err(Error::Timeout { .. })) {
+            // For the next call: a client may have lost every broker for good, see `Worker::start_over`.
+            *self.consumer.borrow_mut() = connect(&self.settings)?;
+        }
+        newest
+    }
+
+    fn read_on(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let consumer = self.consumer.borrow();
         let deadline = Instant::now() + timeout;
         // Anew each time: an end of the partition that was met earlier may still wait in librdkafka's queue, before what came since.
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, 0, self.next.get()).action("name a partition")?;
-        self.consumer.assign(&list).action("read a topic")?;
+        consumer.assign(&list).action("read a topic")?;
         let (mut newest, mut next) = (None, self.next.get());
         while Instant::now() < deadline {
-            match self.consumer.poll(POLL) {
+            match consumer.poll(POLL) {
                 Some(Ok(m)) => {
                     newest = m.payload().map(<[u8]>::to_vec);
                     next = KafkaOffset::Offset(m.offset() + 1);
@@ -81,8 +95,15 @@ impl TopicReader {
 
     /// The value of the next record, waiting for at most `timeout`.
     pub fn next(&self, timeout: Duration) -> Option<Vec<u8>> {
-        let message = self.consumer.poll(timeout)?.ok()?;
+        let consumer = self.consumer.borrow();
+        let message = consumer.poll(timeout)?.ok()?;
         self.next.set(KafkaOffset::Offset(message.offset() + 1));
         message.payload().map(<[u8]>::to_vec)
     }
+}
+
+fn connect(settings: &KafkaSettings) -> Result<Closing<BaseConsumer<Quiet>>> {
+    client::consumer(&client::reader(settings), Quiet(Login::of(settings)), settings)
+        .map(|consumer| Closing::new("topic reader", consumer))
+        .map_err(|cause| Error::Client { role: "topic reader", cause })
 }

@@ -115,7 +115,7 @@ impl Default for KafkaSettings {
             checkpoint_interval: Duration::from_secs(30),
             transaction_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(30),
-            session_timeout: Duration::from_secs(45),
+            session_timeout: Duration::from_secs(20),
             heartbeat_interval: Duration::from_secs(3),
             max_poll_interval: Duration::from_secs(300),
             queue_kbytes: 16_384,

@@ -20,7 +20,7 @@ use engine::Engine;
 use open::Open;
 use partitions::MODEL_PATIENCE;
 use progress::{Progress, Sight, Waiting};
-use recovery::SEARCH_PAUSE_MIN;
+use recovery::{AWAY_MIN, SEARCH_PAUSE_MIN};
 pub use shared::{InForce, ModelSlot, Pulse, Stop, Tuning, TuningSlot};
 
 use crate::detector::Forgotten;
@@ -84,6 +84,12 @@ enum Checkpoint {
     Now,
 }
 
+/// The next output, until it can write.
+struct Coming {
+    output: Output,
+    since: Instant,
+}
+
 struct Worker {
     settings: WorkerSettings,
     shared: Shared,
@@ -107,7 +113,7 @@ struct Worker {
     look_again: Option<Instant>,
     /// Whether the output must be replaced before anything is read, and by what, as far as that has come.
     broken: bool,
-    coming: Option<Output>,
+    coming: Option<Coming>,
     /// When it was last said that some wait, and why they do.
     said_waiting: Option<Instant>,
     waits_because: String,
@@ -116,9 +122,10 @@ struct Worker {
     leader_by_leader: bool,
     /// Since when there is a newer model or tuning.
     outdated: Option<Instant>,
-    /// When something last failed, and when this member was last fenced.
+    /// When something last failed, when this member was last fenced, and since when nothing that was begun was committed.
     failed: Option<Instant>,
     fenced: Option<Instant>,
+    failing: Option<Instant>,
     progress: Progress,
 }
 
@@ -128,7 +135,7 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
     let (tuning, tuned) = shared.tuning.get();
     let engine = engine(&in_force, &settings, &tuning)?;
     // Waits for a broker if need be; the pulse goes on meanwhile.
-    let output = match output(&settings).and_then(|output| output.ready(&|| shared.wanted())) {
+    let output = match Output::ready(&|| output(&settings), &|| shared.wanted()) {
         Err(_) if shared.stop.requested() => return Ok(()),
         connected => connected?,
     };
@@ -160,13 +167,14 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         outdated: None,
         failed: None,
         fenced: None,
+        failing: None,
         progress: Progress::new(),
     };
     // Also after a panic the clients are closed in good order: dropped as they are, they could wait for ever.
     let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
     worker.input.leave(LEAVE_TIMEOUT);
     worker.output.close();
-    worker.coming.into_iter().for_each(Output::close);
+    worker.coming.into_iter().for_each(|coming| coming.output.close());
     ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
@@ -202,6 +210,9 @@ impl Worker {
         if let Some(observed) = self.input.take_observed() {
             self.shared.pulse.answered(observed.answers);
             self.shared.metrics.lag(&self.label, observed.lag);
+            if observed.away > self.settings.kafka.session_timeout.max(AWAY_MIN) {
+                self.start_over(observed.away)?;
+            }
         }
         if !self.broken || self.replace_output()? {
             self.take_over()?;
@@ -305,6 +316,7 @@ impl Worker {
         if let (Some(oldest), Ok(now)) = (self.open.oldest_ms, SystemTime::now().duration_since(UNIX_EPOCH)) {
             metrics.latency((now.as_millis() as i64 - oldest).max(0) as f64 / 1e3);
         }
+        self.failing = None;
         self.shared.pulse.committed();
         metrics.settled(&self.label, &self.open.outcomes);
         self.open.scores.settle();

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::partitions::begins;
 use super::progress::Progress;
-use super::{Checkpoint, RETRY_PAUSE, Worker, WorkerError, output};
-use crate::kafka::{self, Remedy};
+use super::{Checkpoint, Coming, RETRY_PAUSE, Worker, WorkerError, output};
+use crate::kafka::{self, OUTPUT_PATIENCE, Remedy};
 use crate::metrics::CommitEnd;
 use crate::record::Position;
 
@@ -14,6 +14,8 @@ pub(super) const SEARCH_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub(super) const SEARCH_PAUSE_MAX: Duration = Duration::from_secs(16);
 /// Pause between two lines in the log that say so.
 const SAY_INTERVAL: Duration = Duration::from_secs(10);
+/// A group's coordinator that is out of reach for less is not given up, however short a session is.
+pub(super) const AWAY_MIN: Duration = Duration::from_secs(15);
 /// For how long after trouble with Kafka its echo is expected.
 const SHADOW_TIME: Duration = Duration::from_secs(120);
 
@@ -35,11 +37,8 @@ impl Worker {
         let remedy = error.remedy();
         if error.is_fenced_member() && self.may_be_its_own_shadow() {
             tracing::warn!(%error, "the group has lost track of this member, joining anew");
-            self.open.abandon(&self.shared.metrics, &self.label);
-            self.engine.forget();
-            self.broken |= self.output.abort().is_err();
             self.fenced = Some(Instant::now());
-            return Ok(self.join_again()?);
+            return Ok(self.rejoin()?);
         }
         if remedy == Remedy::Stop {
             return Err(error.into());
@@ -72,7 +71,8 @@ impl Worker {
         self.engine.forget();
         // Nothing is known of any partition until the way back is found: a checkpoint now would skip what was not committed.
         self.progress = Progress::new();
-        self.broken |= remedy == Remedy::Replace || self.output.abort().is_err();
+        let failing = self.failing.get_or_insert_with(Instant::now).elapsed();
+        self.broken |= remedy == Remedy::Replace || self.output.abort().is_err() || failing > OUTPUT_PATIENCE;
         self.shared.pulse.turn();
         for &partition in &self.held {
             self.astray.entry(partition).or_insert_with(Instant::now);
@@ -88,6 +88,26 @@ impl Worker {
         Ok(())
     }
 
+    /// Throws away what is not committed, and joins the group as a new member.
+    fn rejoin(&mut self) -> kafka::Result<()> {
+        self.open.abandon(&self.shared.metrics, &self.label);
+        self.engine.forget();
+        self.broken |= self.output.abort().is_err();
+        self.join_again()
+    }
+
+    /// The group's coordinator has been away for longer than the group remembers a silent member. A new client finds it, once it is there;
+    /// the old one may not: librdkafka 2.12 can forget every broker for good when a starting one names none (its issue 5301).
+    pub(super) fn start_over(&mut self, away: Duration) -> kafka::Result<()> {
+        tracing::warn!(
+            worker = self.label,
+            seconds = away.as_secs(),
+            "the group's coordinator is out of reach, joining anew with a new client"
+        );
+        self.shared.pulse.turn();
+        self.rejoin()
+    }
+
     /// When a coordinator dies, a static member can be fenced by an earlier request of its own, whose answer was lost. So soon after
     /// trouble, that is likelier than another process of the same name. Two such processes would fence each other again without any
     /// more trouble.
@@ -99,9 +119,9 @@ impl Worker {
 
     /// A new output for one that is of no further use. False: not yet; rebalances are answered between two tries.
     pub(super) fn replace_output(&mut self) -> kafka::Result<bool> {
-        let coming = match self.coming.take() {
+        let Coming { output: coming, since } = match self.coming.take() {
             Some(coming) => coming,
-            None => output(&self.settings)?,
+            None => Coming { output: output(&self.settings)?, since: Instant::now() },
         };
         let registered = coming.register();
         self.shared.pulse.turn();
@@ -115,11 +135,11 @@ impl Worker {
             Err(error) if error.remedy() == Remedy::Stop => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "cannot write to Kafka yet, residua keeps trying");
-                if error.is_fatal() {
+                if error.is_fatal() || since.elapsed() > OUTPUT_PATIENCE {
                     coming.close();
                 } else {
                     // What it has asked for goes on: another one would begin anew, and find this one in its way.
-                    self.coming = Some(coming);
+                    self.coming = Some(Coming { output: coming, since });
                 }
                 std::thread::sleep(RETRY_PAUSE);
                 Ok(false)

@@ -50,6 +50,7 @@ enum Fault {
     BrokerRestart,
     Cut,
     Reset,
+    Unlisted,
     Slow,
     HalfOpen,
     LostReply,
@@ -58,7 +59,7 @@ enum Fault {
 }
 
 /// Name, what is done, and how often in the whole run.
-const FAULTS: [(Fault, &str, &str, usize); 13] = [
+const FAULTS: [(Fault, &str, &str, usize); 14] = [
     (Fault::Kill, "kill", "kill -9 of an instance", 200),
     (Fault::Stop, "stop", "SIGSTOP beyond the session, SIGCONT", 50),
     (Fault::Terminate, "term", "SIGTERM under load", 100),
@@ -67,6 +68,7 @@ const FAULTS: [(Fault, &str, &str, usize); 13] = [
     (Fault::BrokerRestart, "broker-restart", "clean restart of a broker", 25),
     (Fault::Cut, "cut", "connections cut", 25),
     (Fault::Reset, "reset", "connections reset", 25),
+    (Fault::Unlisted, "unlisted", "connections cut, then no broker named", 25),
     (Fault::Slow, "slow", "200 ms on every message", 25),
     (Fault::HalfOpen, "half-open", "connections that died silently", 25),
     (Fault::LostReply, "lost-reply", "lost reply to EndTxn", 25),
@@ -224,7 +226,10 @@ impl Lab<'_> {
             }
             _ => broker.create_topic(&topic, PARTITIONS as i32, &[]),
         }
-        let proxied = matches!(fault, Fault::Cut | Fault::Reset | Fault::Slow | Fault::HalfOpen | Fault::LostReply);
+        let proxied = matches!(
+            fault,
+            Fault::Cut | Fault::Reset | Fault::Unlisted | Fault::Slow | Fault::HalfOpen | Fault::LostReply
+        );
         let brokers = if proxied { &self.proxies.bootstrap } else { &broker.bootstrap };
         // Members of a storm come and go for good; the others come back under their names.
         let instance = if fault == Fault::Storm { "" } else { "INSTANCE" };
@@ -310,6 +315,11 @@ impl Lab<'_> {
             }
             Fault::Cut => self.proxies.cut(Duration::from_secs(2)),
             Fault::Reset => self.proxies.reset(),
+            Fault::Unlisted => {
+                self.proxies.cut(Duration::from_secs(6));
+                // Whether clients lose all their brokers hangs on when they ask.
+                self.proxies.unlist(Duration::from_millis(100 << (round % 5)));
+            }
             Fault::Slow => self.proxies.slow(Duration::from_millis(200), Duration::from_secs(5)),
             Fault::HalfOpen => self.proxies.silence(),
             Fault::LostReply => {

@@ -1,6 +1,6 @@
 //! Proxies between residua and the brokers of a cluster, which know where a request and an answer begin and end.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,8 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Kafka's number for the request that ends a transaction.
+/// Kafka's numbers for the request that ends a transaction, and for the one that asks for brokers and topics.
 const END_TXN: i16 = 26;
+const METADATA: i16 = 3;
+/// The first version of an answer to it whose lengths are varints.
+const COMPACT_METADATA: i16 = 9;
 /// Larger than any request or answer of the tests.
 const FRAME_MAX: usize = 128 << 20;
 
@@ -31,6 +34,8 @@ struct State {
     delay_ms: AtomicU64,
     /// Connections with lower numbers take everything and pass nothing on.
     silent_below: AtomicU64,
+    /// Answers that list the brokers list none.
+    unlisted: AtomicBool,
     /// So many answers to the end of a transaction are still to be lost, each with its connection.
     lose: AtomicUsize,
 }
@@ -69,6 +74,13 @@ impl Proxies {
     /// Ends every connection with a reset.
     pub fn reset(&self) {
         self.end(true);
+    }
+
+    /// For a while, answers that list the brokers list none, as those of a broker do that has just started.
+    pub fn unlist(&self, time: Duration) {
+        self.state.unlisted.store(true, Ordering::Relaxed);
+        thread::sleep(time);
+        self.state.unlisted.store(false, Ordering::Relaxed);
     }
 
     /// Delays everything for a while.
@@ -113,13 +125,17 @@ fn connect(state: &Arc<State>, client: TcpStream, server: TcpStream) -> io::Resu
     let (from_client, to_client) = (client.try_clone()?, client.try_clone()?);
     let (from_server, to_server) = (server.try_clone()?, server.try_clone()?);
     state.connections.lock().expect("a sound lock").push((number, client, server));
-    let ends: Arc<Mutex<HashSet<[u8; 4]>>> = Arc::default();
-    let (requests, asked, answered) = (Arc::clone(state), Arc::clone(&ends), ends);
+    // By correlation id, those requests whose answers matter.
+    let waiting: Arc<Mutex<HashMap<[u8; 4], i16>>> = Arc::default();
+    let (requests, asked, answered) = (Arc::clone(state), Arc::clone(&waiting), waiting);
     thread::spawn(move || {
         pump(&requests, number, from_client, to_server, |frame| {
             // api key, version, correlation id
-            if frame.len() >= 8 && frame[..2] == END_TXN.to_be_bytes() {
-                asked.lock().expect("a sound lock").extend(frame[4..8].try_into().ok() as Option<[u8; 4]>);
+            if let [k0, k1, v0, v1, c0, c1, c2, c3, ..] = frame[..] {
+                let (key, version) = (i16::from_be_bytes([k0, k1]), i16::from_be_bytes([v0, v1]));
+                if key == END_TXN || key == METADATA && version >= COMPACT_METADATA {
+                    asked.lock().expect("a sound lock").insert([c0, c1, c2, c3], key);
+                }
             }
             true
         });
@@ -127,15 +143,48 @@ fn connect(state: &Arc<State>, client: TcpStream, server: TcpStream) -> io::Resu
     let answers = Arc::clone(state);
     thread::spawn(move || {
         pump(&answers, number, from_server, to_client, |frame| {
-            let ends_one = frame.len() >= 4 && answered.lock().expect("a sound lock").remove(&frame[..4]);
-            !(ends_one && answers.lose.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok())
+            let to = frame.first_chunk::<4>().and_then(|id| answered.lock().expect("a sound lock").remove(id));
+            if to == Some(METADATA) && answers.unlisted.load(Ordering::Relaxed) {
+                *frame = without_brokers(frame).expect("an answer of Kafka's to a request for metadata");
+            }
+            let one_less = |n: usize| n.checked_sub(1);
+            !(to == Some(END_TXN) && answers.lose.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok())
         });
     });
     Ok(())
 }
 
+/// An answer to a request for metadata, version 9 or later, without its list of brokers.
+fn without_brokers(frame: &[u8]) -> Option<Vec<u8>> {
+    /// What follows a number in Kafka's unsigned varint.
+    fn varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
+        let last = bytes.iter().position(|b| b & 0x80 == 0)?;
+        let number = bytes[..=last].iter().rev().fold(0, |sum, b| sum << 7 | usize::from(b & 0x7f));
+        Some((number, &bytes[last + 1..]))
+    }
+    fn after_text(bytes: &[u8]) -> Option<&[u8]> {
+        let (length, rest) = varint(bytes)?; // one more than that; 0: none
+        rest.get(length.saturating_sub(1)..)
+    }
+    // Correlation id, no tagged fields, throttle time; then the list, with one more than its length first.
+    let head = frame.get(..4 + 1 + 4)?;
+    let (count, mut rest) = varint(&frame[head.len()..])?;
+    for _ in 1..count {
+        // Node id, host, port, rack, no tagged fields.
+        rest = after_text(after_text(rest.get(4..)?)?.get(4..)?)?.get(1..)?;
+    }
+    Some([head, &[1], rest].concat())
+}
+
 /// Passes frames on until one end is gone or `pass` says no; then both ends are.
-fn pump(state: &State, number: u64, mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(&[u8]) -> bool) {
+/// `pass` may change a frame.
+fn pump(
+    state: &State,
+    number: u64,
+    mut from: TcpStream,
+    mut to: TcpStream,
+    mut pass: impl FnMut(&mut Vec<u8>) -> bool,
+) {
     let mut frame = Vec::new();
     loop {
         let mut size = [0; 4];
@@ -155,7 +204,11 @@ fn pump(state: &State, number: u64, mut from: TcpStream, mut to: TcpStream, mut 
             0 => {}
             ms => thread::sleep(Duration::from_millis(ms)),
         }
-        if !pass(&frame) || to.write_all(&size).and_then(|()| to.write_all(&frame)).is_err() {
+        if !pass(&mut frame) {
+            break;
+        }
+        let size = (frame.len() as u32).to_be_bytes();
+        if to.write_all(&size).and_then(|()| to.write_all(&frame)).is_err() {
             break;
         }
     }

@@ -102,8 +102,20 @@ impl Cluster {
     }
 }
 
+/// Lines of a broker's log that a failed test shows.
+const LOG_LINES: usize = 150;
+
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if thread::panicking() {
+            // It goes with the cluster, and says what the client can only guess.
+            let telling = |line: &&str| ["oordinator", "WARN", "ERROR"].iter().any(|word| line.contains(word));
+            for log in (1..=3).map(|n| self.dir.join(format!("broker-{n}/log"))).filter(|log| log.exists()) {
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().filter(telling).collect();
+                println!("{}:\n{}", log.display(), lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
+            }
+        }
         let stopped = Command::new(KAFKA_SCRIPT).args(["stop", "--dir"]).arg(&self.dir).stderr(Stdio::null()).status();
         assert!(thread::panicking() || stopped.is_ok_and(|status| status.success()), "cannot stop the cluster");
     }
