@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::setting::{LONG, address, line, text};
+use crate::support::proxy::Proxies;
 use crate::support::{self, PATIENCE, http_get, residua, wait_for};
 
 fn config(brokers: &str, topic: &str) -> String {
@@ -191,5 +192,32 @@ fn readiness_follows_the_broker_and_liveness_does_not() {
     let ids: std::collections::BTreeSet<String> = lines.iter().map(|m| text(&line(m), "id").to_owned()).collect();
     assert_eq!((lines.len(), ids.len()), (expected, expected));
     crate::accounting::books_balance(&http_get(&address, "/metrics").expect("an answer").body);
+    process.stop();
+}
+
+/// A broker that has just started may know of topics, and not yet of itself. librdkafka can forget its last broker then, for good: in one of two
+/// or three such moments, where it asks every second.
+#[test]
+fn a_cluster_that_names_no_broker_for_a_moment_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("kafka");
+    let Some(cluster) = support::cluster(&place, 1) else { return };
+    let proxies = Proxies::start(&place, 1).expect("start a proxy");
+    let topic = support::topic("unlisted");
+    let config = config(&proxies.bootstrap, &topic)
+        .replace("[http]", "[kafka.client]\n\"topic.metadata.refresh.interval.ms\" = \"1000\"\n[http]")
+        .replace("[kafka.client]", &format!("scores = \"{topic}.scores\"\nsession_timeout = \"6s\"\ntransaction_timeout = \"4s\"\nheartbeat_interval = \"1s\"\n[kafka.client]"))
+        + "[learning]\nmin_records = 2000\n";
+    let made = residua(&["check", "--connect", "--create-topics", "--partitions", "6"], &config).wait(PATIENCE);
+    assert!(made.status.success(), "{made:?}");
+    cluster.broker.produce(&topic, crate::plant::records(1, 0..60, &[]));
+    let process = residua(&["run"], &config);
+    process.wait_for_line("partitions assigned", LONG);
+    for round in 1..=5 {
+        proxies.unlist(Duration::from_secs(2));
+        cluster.broker.produce(&topic, crate::plant::records(1, 59 + round..60 + round, &[]));
+        let expected = round * crate::plant::MACHINES;
+        cluster.broker.read_until(&format!("{topic}.scores"), LONG, |m| m.len() >= expected);
+    }
     process.stop();
 }

@@ -15,7 +15,6 @@ mod support;
 mod cost;
 mod fleet;
 mod memory;
-mod proxy;
 mod stream;
 
 use std::collections::HashSet;
@@ -25,13 +24,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fleet::Fleet;
-use proxy::Proxies;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedHeaders, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use stream::{MACHINES, PARTITIONS, Stream, Watch, position};
+use support::proxy::Proxies;
 use support::{Broker, Cluster, PATIENCE, plant, residua, wait_for};
 
 /// Longest time after a fault until every partition has new output.

@@ -13,6 +13,7 @@ pub mod login;
 pub mod plant;
 mod process;
 mod protocol;
+pub mod proxy;
 pub mod registry;
 pub mod rights;
 mod topics;
