@@ -174,12 +174,17 @@ impl Worker {
     pub(super) fn join_again(&mut self) -> kafka::Result<()> {
         let fresh = Input::join(&self.settings.kafka, self.settings.index)?;
         std::mem::replace(&mut self.input, fresh).leave(LEAVE_TIMEOUT);
+        let had_any = !self.held.is_empty();
         self.held.clear();
         self.astray.clear();
         self.waiting = Waiting::default();
         self.progress = Progress::new();
         self.arriving = None;
-        self.note_assignment(false);
+        match had_any {
+            true => self.note_assignment(false),
+            // No rebalance: there was nothing to take away.
+            false => self.shared.pulse.assigned(None),
+        }
         Ok(())
     }
 }

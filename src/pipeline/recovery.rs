@@ -92,7 +92,8 @@ impl Worker {
     fn rejoin(&mut self) -> kafka::Result<()> {
         self.open.abandon(&self.shared.metrics, &self.label);
         self.engine.forget();
-        self.broken |= self.output.abort().is_err();
+        // One that is to be replaced anyway would only be waited for.
+        self.broken = self.broken || self.output.abort().is_err();
         self.join_again()
     }
 

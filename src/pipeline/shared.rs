@@ -145,9 +145,9 @@ impl Pulse {
         self.turned_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// Brokers have sent `answers` responses so far.
+    /// Brokers have sent `answers` responses so far. A new client begins at none.
     pub fn answered(&self, answers: u64) {
-        if self.answers.swap(answers, Ordering::Relaxed) != answers {
+        if answers > self.answers.swap(answers, Ordering::Relaxed) {
             self.answered_ms.store(self.now_ms(), Ordering::Relaxed);
         }
     }
