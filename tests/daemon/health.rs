@@ -204,17 +204,18 @@ fn a_cluster_that_names_no_broker_for_a_moment_is_found_again() {
     let Some(cluster) = support::cluster(&place, 1) else { return };
     let proxies = Proxies::start(&place, 1).expect("start a proxy");
     let topic = support::topic("unlisted");
-    let config = config(&proxies.bootstrap, &topic)
-        .replace("[http]", "[kafka.client]\n\"topic.metadata.refresh.interval.ms\" = \"1000\"\n[http]")
-        .replace("[kafka.client]", &format!("scores = \"{topic}.scores\"\nsession_timeout = \"6s\"\ntransaction_timeout = \"4s\"\nheartbeat_interval = \"1s\"\n[kafka.client]"))
-        + "[learning]\nmin_records = 2000\n";
+    let config = config(&proxies.bootstrap, &topic).replace(
+        "[http]",
+        &format!("scores = \"{topic}.scores\"\nsession_timeout = \"6s\"\nheartbeat_interval = \"1s\"\n[http]"),
+    ) + "[kafka.client]\n\"topic.metadata.refresh.interval.ms\" = \"1000\"\n[learning]\nmin_records = 2000\n";
     let made = residua(&["check", "--connect", "--create-topics", "--partitions", "6"], &config).wait(PATIENCE);
     assert!(made.status.success(), "{made:?}");
     cluster.broker.produce(&topic, crate::plant::records(1, 0..60, &[]));
     let process = residua(&["run"], &config);
     process.wait_for_line("partitions assigned", LONG);
     for round in 1..=5 {
-        proxies.unlist(Duration::from_secs(2));
+        let emptied = proxies.unlist(Duration::from_secs(2));
+        assert!(emptied > 0, "no client asked for the brokers in a way that the proxy knows");
         cluster.broker.produce(&topic, crate::plant::records(1, 59 + round..60 + round, &[]));
         let expected = round * crate::plant::MACHINES;
         cluster.broker.read_until(&format!("{topic}.scores"), LONG, |m| m.len() >= expected);

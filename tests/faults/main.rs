@@ -317,7 +317,7 @@ impl Lab<'_> {
             Fault::Unlisted => {
                 self.proxies.cut(Duration::from_secs(6));
                 // Whether clients lose all their brokers hangs on when they ask.
-                self.proxies.unlist(Duration::from_millis(100 << (round % 5)));
+                let _ = self.proxies.unlist(Duration::from_millis(100 << (round % 5)));
             }
             Fault::Slow => self.proxies.slow(Duration::from_millis(200), Duration::from_secs(5)),
             Fault::HalfOpen => self.proxies.silence(),

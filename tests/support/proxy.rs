@@ -34,8 +34,9 @@ struct State {
     delay_ms: AtomicU64,
     /// Connections with lower numbers take everything and pass nothing on.
     silent_below: AtomicU64,
-    /// Answers that list the brokers list none.
+    /// Answers that list the brokers list none; how many did so far.
     unlisted: AtomicBool,
+    emptied: AtomicUsize,
     /// So many answers to the end of a transaction are still to be lost, each with its connection.
     lose: AtomicUsize,
 }
@@ -76,11 +77,12 @@ impl Proxies {
         self.end(true);
     }
 
-    /// For a while, answers that list the brokers list none, as those of a broker do that has just started.
-    pub fn unlist(&self, time: Duration) {
+    /// For a while, answers that list the brokers list none, as those of a broker do that has just started. How many did so far.
+    pub fn unlist(&self, time: Duration) -> usize {
         self.state.unlisted.store(true, Ordering::Relaxed);
         thread::sleep(time);
         self.state.unlisted.store(false, Ordering::Relaxed);
+        self.state.emptied.load(Ordering::Relaxed)
     }
 
     /// Delays everything for a while.
@@ -146,6 +148,7 @@ fn connect(state: &Arc<State>, client: TcpStream, server: TcpStream) -> io::Resu
             let to = frame.first_chunk::<4>().and_then(|id| answered.lock().expect("a sound lock").remove(id));
             if to == Some(METADATA) && answers.unlisted.load(Ordering::Relaxed) {
                 *frame = without_brokers(frame).expect("an answer of Kafka's to a request for metadata");
+                answers.emptied.fetch_add(1, Ordering::Relaxed);
             }
             let one_less = |n: usize| n.checked_sub(1);
             !(to == Some(END_TXN) && answers.lose.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok())
