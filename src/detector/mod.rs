@@ -457,8 +457,8 @@ impl Batch {
                 tile.clear();
                 part.iter().for_each(|&i| tile.push(&x[i * inputs..][..inputs]));
                 model.reconstruct(at, tile);
-                for (row, &i) in tile.residuals().rows().into_iter().zip(part) {
-                    residuals[i * inputs..][..inputs].iter_mut().zip(row).for_each(|(to, r)| *to = *r);
+                for (row, &i) in tile.residuals().chunks_exact(inputs).zip(part) {
+                    residuals[i * inputs..][..inputs].copy_from_slice(row);
                 }
             }
         }
@@ -486,9 +486,9 @@ impl Batch {
             }
             for (at, member) in self.members.iter_mut().enumerate() {
                 let range = i * model.inputs(at)..(i + 1) * model.inputs(at);
-                let (input, residual) = (&member.inputs[range.clone()], &mut member.residuals[range.clone()]);
+                let (input, residual) = (&member.inputs[range.start..], &mut member.residuals[range.start..]);
                 if at == last {
-                    let parts = &mut self.parts[i * features..][..features];
+                    let parts = &mut self.parts[i * features..];
                     self.statistics[i] = model.statistic(residual, input, parts);
                 }
                 if model.is_followed(at) {

@@ -5,6 +5,8 @@ use std::ops::ControlFlow;
 
 use super::audit;
 use super::bottleneck::Principal;
+use super::kernel::{Kernel, Room};
+use super::lanes::{self, LANES};
 use super::law::{self, Peaks};
 use super::member::{Member, Slow, Term};
 use super::network::Network;
@@ -205,7 +207,8 @@ pub(super) struct Held {
 impl Held {
     pub fn of(seen: &Inputs, split: &Split, network: &Network) -> Self {
         let mut residuals = Array2::zeros((split.held_out.len(), seen.width()));
-        let mut tile = Tile::new(network);
+        let kernel = network.kernel();
+        let mut tile = Tile::new(&kernel);
         let mut input = vec![0.0; seen.width()];
         for (start, part) in (0..).step_by(TILE).zip(split.held_out.chunks(TILE)) {
             tile.clear();
@@ -213,9 +216,9 @@ impl Held {
                 seen.write(held.row, &mut input);
                 tile.push(&input);
             }
-            tile.reconstruct(network);
+            tile.reconstruct(&kernel);
             let mut out = residuals.slice_mut(s![start..start + part.len(), ..]);
-            out.assign(&tile.residuals());
+            out.iter_mut().zip(tile.residuals()).for_each(|(to, r)| *to = *r);
             tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
         }
         let (blocks, series) = split.held_out.iter().map(|held| (held.block, held.series)).unzip();
@@ -226,18 +229,17 @@ impl Held {
     fn slow_averages(&self, member: &Member) -> Array2<f32> {
         let mut averages = self.residuals.clone();
         let inputs = self.residuals.ncols();
-        let (mut mean, mut average, mut residual) = (vec![0.0; inputs], vec![0.0; inputs], vec![0.0; inputs]);
+        let (mut state, mut residual) = (vec![0.0; 2 * inputs + LANES], vec![0.0; inputs]); // means, slow averages
         let mut before = None;
         for ((mut row, of), series) in averages.rows_mut().into_iter().zip(self.residuals.rows()).zip(&self.series) {
             if before != Some(series) {
-                mean.fill(0.0);
-                average.fill(0.0);
+                state.fill(0.0);
                 before = Some(series);
             }
             let input = of.to_vec();
             residual.copy_from_slice(&input);
-            member.follow(&mut mean, &mut average, &mut residual, &input);
-            row.iter_mut().zip(&average).filter(|(r, _)| !r.is_nan()).for_each(|(r, average)| *r = *average);
+            member.follow(&mut state, 0, inputs, &mut residual, &input);
+            row.iter_mut().zip(&state[inputs..]).filter(|(r, _)| !r.is_nan()).for_each(|(r, average)| *r = *average);
         }
         averages
     }
@@ -263,13 +265,15 @@ impl Held {
     fn distances_with(&self, residuals: &Residuals, values: &Array2<f32>) -> Vec<f64> {
         let missing: Vec<(usize, usize)> =
             values.indexed_iter().filter(|(_, v)| v.is_nan()).map(|(at, _)| at).collect();
-        let mut whitened = Array2::zeros(values.raw_dim());
-        residuals.whiten(values.clone().view_mut(), &missing, whitened.view_mut());
+        let (mut standard, mut whitened) = (values.iter().copied().collect::<Vec<_>>(), vec![0.0; values.len()]);
+        let kernel = residuals.kernel();
+        let mut room = kernel.as_ref().map_or_else(Room::default, Kernel::room);
+        residuals.whiten(kernel.as_ref(), values.nrows(), &mut standard, &missing, &mut whitened, &mut room);
         let mut gaps = vec![0; values.nrows()];
         missing.iter().for_each(|at| gaps[at.0] += 1);
-        let square = |row: ndarray::ArrayView1<f32>| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
         let present = |gaps: usize| (values.ncols() - gaps).max(1) as f64;
-        whitened.rows().into_iter().zip(gaps).map(|(row, gaps)| square(row) / present(gaps)).collect()
+        let rows = whitened.chunks_exact(values.ncols()).zip(gaps);
+        rows.map(|(row, gaps)| lanes::squares(row.len(), row) / present(gaps)).collect()
     }
 
     /// The statistic that decides.

@@ -5,6 +5,8 @@ use std::f64::consts::LN_2;
 use ndarray::Array2;
 
 use super::decision::Statistic;
+use super::kernel::Kernel;
+use super::lanes::{self, Errors, Follow};
 use super::network::Network;
 use super::residual::Residuals;
 use super::view::View;
@@ -13,10 +15,8 @@ use super::view::View;
 const SMOOTHING: f64 = 0.3;
 /// Rate at which the mean of a residual is followed: machines drift, and what they drift to is no longer strange. One record
 /// moves it by at most this many standard deviations.
-const FOLLOW: f32 = 0.002;
-const FOLLOW_CLIP: f32 = 3.0;
-/// Weight of the newest record in the slow average of a residual, in which small shifts show that last.
-const SLOW: f32 = 0.03;
+/// Of its slow average, in which small shifts show that last, the newest record has that weight.
+const FOLLOWED: Follow = Follow { rate: 0.002, clip: 3.0, weight: 0.03, largest: 1e6 };
 /// Part of the slow average in a rank, beside the distance itself.
 const SLOW_SHARE: f64 = 1.0 / 3.0;
 /// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
@@ -38,6 +38,15 @@ pub struct Member {
     pub distance: Term,
     /// The same of the slow averages; only of records with an order.
     pub slow: Option<Slow>,
+}
+
+/// A member, ready for use.
+#[derive(Debug)]
+pub struct Kernels {
+    pub network: Kernel,
+    /// Of the residuals, and of their slow averages; absent where they are not whitened.
+    pub whitening: Option<Kernel>,
+    pub slow: Option<Kernel>,
 }
 
 /// Of the slow averages of residuals.
@@ -87,30 +96,26 @@ impl Member {
     /// Mean of the standardised absolute residuals over what is present (NaN in `input`: missing), of all records of the input, and
     /// of the newest alone. `parts` (one per feature) get the squares that each has above an ordinary record's: what is
     /// rebuilt worst shows, not what is rebuilt a little worse together; unless that is all there is.
+    ///
+    /// Of all three the first values count.
     pub fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> Statistic {
-        let features = parts.len();
-        let newest = (self.view.window - 1) * features;
-        parts.fill(0.0);
-        let (mut sums, mut counts) = ([0.0f64; 2], [0usize; 2]);
-        let numbers = self.residuals.mean.iter().zip(&self.residuals.scale);
-        for (j, ((r, x), (mean, scale))) in residual.iter().zip(input).zip(numbers).enumerate() {
-            if x.is_nan() {
-                continue;
+        let (inputs, features) = (self.network.inputs(), self.view.features(self.network.inputs()));
+        parts[..features].fill(0.0);
+        let (mean, scale) = self.residuals.numbers();
+        let (mut all, mut newest) = (Errors::default(), Errors::default());
+        for (record, at) in (0..inputs).step_by(features).enumerate() {
+            let numbers = (&mean[at..], &scale[at..]);
+            let errors = lanes::errors(features, &residual[at..], &input[at..], numbers, (FAR, ORDINARY_PART), parts);
+            all = all.and(errors);
+            if record + 1 >= self.view.window {
+                newest = newest.and(errors);
             }
-            let z = ((r - mean) / scale).abs();
-            let z = if z < 1e30 { FAR * (z / FAR).asinh() } else { FAR * (1e30f32 / FAR).asinh() };
-            parts[j % features] += (z * z - 1.0).max(ORDINARY_PART * z * z);
-            let earlier = usize::from(j < newest);
-            sums[earlier] += f64::from(z);
-            counts[earlier] += 1;
         }
-        let mean = |sum: f64, count: usize| sum / count.max(1) as f64;
-        let present = counts[0] + counts[1];
         Statistic {
-            window: mean(sums[0] + sums[1], present),
-            newest: mean(sums[0], counts[0]),
-            window_present: present as f64 / residual.len() as f64,
-            newest_present: counts[0] as f64 / features as f64,
+            window: all.mean(),
+            newest: newest.mean(),
+            window_present: all.present / inputs as f64,
+            newest_present: newest.present / features as f64,
         }
     }
 
@@ -121,21 +126,18 @@ impl Member {
         rows.map(|row| self.statistic(&row, &row, &mut parts)).collect()
     }
 
-    /// Takes off a residual (which becomes 0 where the input is missing) what its mean has moved by since training, and follows that;
-    /// `average` is the slow average of what is left.
-    pub fn follow(&self, mean: &mut [f32], average: &mut [f32], residual: &mut [f32], input: &[f32]) {
-        let Residuals { mean: usual, scale, .. } = &self.residuals;
-        let state = mean.iter_mut().zip(average).zip(usual.iter().zip(scale));
-        for ((r, x), ((mean, average), (usual, scale))) in residual.iter_mut().zip(input).zip(state) {
-            if x.is_nan() {
-                *r = 0.0;
-                continue;
-            }
-            *r -= *mean;
-            // What overflowed on its way through the network is far, and no more than that.
-            let e = ((*r - usual) / scale).clamp(-FOLLOW_CLIP, FOLLOW_CLIP);
-            *mean += FOLLOW * scale * if e.is_nan() { 0.0 } else { e };
-            *average = slow_average(*average, *r);
+    /// Takes off a residual (which becomes 0 where the input is missing) what its mean has moved by since training, and follows that, from
+    /// `mean` on in `state`, and the slow average of what is left, from `average` on.
+    pub fn follow(&self, state: &mut [f32], mean: usize, average: usize, residual: &mut [f32], input: &[f32]) {
+        FOLLOWED.see(self.network.inputs(), self.residuals.numbers(), state, (mean, average), residual, input);
+    }
+
+    /// What is done for each record, ready for use.
+    pub fn kernels(&self) -> Kernels {
+        Kernels {
+            network: self.network.kernel(),
+            whitening: self.residuals.kernel(),
+            slow: self.slow.as_ref().and_then(|slow| slow.residuals.kernel()),
         }
     }
 
@@ -146,13 +148,6 @@ impl Member {
         *smoothed += SMOOTHING * (level - *smoothed);
         (1.0 - SLOW_SHARE) * *smoothed + SLOW_SHARE * term.level(slow)
     }
-}
-
-/// The slow average of a residual after `r`.
-fn slow_average(before: f32, r: f32) -> f32 {
-    const LARGEST: f32 = 1e6;
-    let r = if r.is_nan() { 0.0 } else { r.clamp(-LARGEST, LARGEST) };
-    before + SLOW * (r - before)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::decision::Watch;
+use super::lanes::LANES;
 use super::member::Member;
 
 /// No level is higher.
@@ -12,8 +13,10 @@ const LEVEL_MAX: f64 = 1e12;
 /// What is remembered of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
-    /// As `Places` says.
+    /// As `Places` says, and some more behind that mean nothing, so that the last ones are as fast to read as the others.
     floats: Vec<f32>,
+    /// Of those that mean something.
+    len: usize,
     /// Smoothed level of each member, before it is weighted.
     levels: Vec<f64>,
     pub(super) watch: Watch,
@@ -75,7 +78,12 @@ pub enum MemoryError {
 
 impl Memory {
     pub(super) fn new(places: &Places, members: usize) -> Self {
-        let mut memory = Self { floats: vec![0.0; places.len], levels: vec![0.0; members], watch: Watch::default() };
+        let mut memory = Self {
+            floats: vec![0.0; places.len + LANES],
+            len: places.len,
+            levels: vec![0.0; members],
+            watch: Watch::default(),
+        };
         memory.floats[places.ring.clone()].fill(f32::NAN);
         for member in &places.members {
             memory.floats[member.average.clone()].fill(f32::NAN);
@@ -91,10 +99,15 @@ impl Memory {
         &mut self.floats[range.clone()]
     }
 
-    /// Two ranges at once, the first before the second.
+    /// Two ranges at once, the first before the second, each with what comes after it.
     pub(super) fn two_of_mut(&mut self, first: &Range<usize>, second: &Range<usize>) -> (&mut [f32], &mut [f32]) {
         let (before, after) = self.floats.split_at_mut(second.start);
-        (&mut before[first.clone()], &mut after[..second.len()])
+        (&mut before[first.start..], after)
+    }
+
+    /// All ranges, and what comes after the last one.
+    pub(super) fn all_mut(&mut self) -> &mut [f32] {
+        &mut self.floats
     }
 
     pub(super) fn level_mut(&mut self, member: usize) -> &mut f64 {
@@ -107,7 +120,7 @@ impl Memory {
 
     /// All of it: to be stored, and to be given back when it is recalled.
     pub fn floats(&self) -> &[f32] {
-        &self.floats
+        &self.floats[..self.len]
     }
 
     /// The rest.
@@ -121,7 +134,7 @@ impl Memory {
         floats: impl ExactSizeIterator<Item = f32>,
         numbers: impl ExactSizeIterator<Item = f64>,
     ) -> Result<(), MemoryError> {
-        let expected = (self.floats.len(), self.levels.len() + Watch::NUMBERS);
+        let expected = (self.len, self.levels.len() + Watch::NUMBERS);
         if (floats.len(), numbers.len()) != expected {
             return Err(MemoryError::Length { floats: expected.0, numbers: expected.1 });
         }

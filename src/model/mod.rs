@@ -13,6 +13,8 @@ mod audit;
 mod bottleneck;
 mod decision;
 mod fit;
+mod kernel;
+mod lanes;
 mod law;
 mod member;
 mod memory;
@@ -36,6 +38,7 @@ pub use alarms::{AlarmBudget, AlarmBudgetError};
 pub use artifact::ArtifactError;
 pub use decision::{ADOPT_AFTER, HOLD};
 pub use fit::FitError;
+pub use kernel::{Kernel, Room};
 pub use memory::{Memory, MemoryError};
 pub use profile::Profile;
 pub use settings::{Activation, Auto, ModelSettings, SettingError};
@@ -45,7 +48,7 @@ use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
 pub(crate) use decision::Statistic;
 use decision::{Decision, RARITIES};
 use law::Laws;
-use member::{Member, Slow};
+use member::{Kernels, Member, Slow};
 use memory::Places;
 use scaler::Scaler;
 use tail::Tail;
@@ -66,6 +69,8 @@ pub struct Model {
     scaler: Scaler,
     /// At least one; the last one decides.
     members: Vec<Member>,
+    /// Of each, ready for use.
+    kernels: Vec<Kernels>,
     deciding: Deciding,
     places: Places,
     /// Hexadecimal SHA-256 of the artifact.
@@ -165,8 +170,9 @@ impl Model {
         deciding: Deciding,
     ) -> Self {
         let places = Places::of(schema.len(), &members);
+        let kernels = members.iter().map(Member::kernels).collect();
         let checksum = String::new();
-        Self { schema, source, settings, profile, rows, scaler, members, deciding, places, checksum }
+        Self { schema, source, settings, profile, rows, scaler, members, kernels, deciding, places, checksum }
     }
 
     /// First 16 hexadecimal digits of the artifact's SHA-256.
@@ -296,9 +302,10 @@ impl Model {
         let at = self.places.ring.start + (seen % self.window() as u64) as usize * features;
         let record = at..at + features;
         self.scaler.scale(values, memory.floats_of_mut(&record));
-        for (member, places) in self.members.iter().zip(&self.places.members) {
+        for (member, places) in self.members.iter().zip(&self.places.members).filter(|(member, _)| member.view.context)
+        {
             let (record, average) = memory.two_of_mut(&record, &places.average);
-            member.view.follow(average, record);
+            member.view.follow(features, average, record);
         }
     }
 
@@ -313,7 +320,7 @@ impl Model {
         let (view, from) = (self.members[member].view, out.len());
         out.resize(from + view.inputs(features), 0.0);
         let ring = memory.floats_of(&self.places.ring);
-        let records = (seen.saturating_sub(view.window as u64)..seen).flat_map(|record| {
+        let records = (seen.saturating_sub(view.window as u64)..seen).map(|record| {
             let at = (record % window) as usize * features;
             &ring[at..at + features]
         });
@@ -327,12 +334,12 @@ impl Model {
 
     /// An empty tile for what network `member` does.
     pub(crate) fn tile(&self, member: usize) -> Tile {
-        Tile::new(&self.members[member].network)
+        Tile::new(&self.kernels[member].network)
     }
 
     /// Reconstructions and residuals of the inputs in the tile.
     pub(crate) fn reconstruct(&self, member: usize, tile: &mut Tile) {
-        tile.reconstruct(&self.members[member].network);
+        tile.reconstruct(&self.kernels[member].network);
     }
 
     /// Whether network `member` has a slow average of its residuals.
@@ -347,10 +354,10 @@ impl Model {
 
     /// Whitens the residuals in the tile; or those that are slow averages.
     pub(crate) fn whiten(&self, member: usize, slow: bool, tile: &mut Tile) {
-        let member = &self.members[member];
+        let (member, kernels) = (&self.members[member], &self.kernels[member]);
         match &member.slow {
-            Some(Slow { residuals, .. }) if slow => tile.whiten(residuals),
-            _ => tile.whiten(&member.residuals),
+            Some(Slow { residuals, .. }) if slow => tile.whiten(residuals, kernels.slow.as_ref()),
+            _ => tile.whiten(&member.residuals, kernels.whitening.as_ref()),
         }
     }
 
@@ -369,9 +376,9 @@ impl Model {
         slow: &mut [f32],
     ) {
         let places = &self.places.members[member];
-        let (mean, average) = memory.two_of_mut(&places.mean, &places.slow);
-        self.members[member].follow(mean, average, residual, input);
-        slow.copy_from_slice(average);
+        let (mean, average) = (places.mean.start, places.slow.start);
+        self.members[member].follow(memory.all_mut(), mean, average, residual, input);
+        slow.copy_from_slice(memory.floats_of(&places.slow));
     }
 
     /// A series begins anew: forgets what its residuals were followed to ...

@@ -1,12 +1,14 @@
 //! What residuals (reconstruction minus input) look like on records the network was not trained on, and how far one
 //! residual lies from that.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Zip, linalg::general_mat_mul};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1};
 use smartcore::linalg::basic::arrays::Array;
 use smartcore::linalg::basic::matrix::DenseMatrix;
 use smartcore::linalg::traits::evd::EVDDecomposable;
 
 use super::FitError;
+use super::kernel::{Kernel, Room};
+use super::lanes::{self, Values};
 
 /// Added to each variance, as a share of the mean variance: a sensor that is rebuilt perfectly must not decide alone.
 const VARIANCE_FLOOR: f64 = 0.01;
@@ -30,8 +32,8 @@ const SWEEPS: usize = 16;
 /// Garthwaite & Koch 2016).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Residuals {
-    pub mean: Array1<f32>,
-    pub scale: Array1<f32>,
+    pub mean: Values,
+    pub scale: Values,
     pub whitening: Option<Array2<f32>>,
 }
 
@@ -60,27 +62,40 @@ impl Residuals {
         Self { mean: narrow(mean), scale: narrow(scale), whitening: None }
     }
 
-    /// `residuals` (n x inputs) become standardised, those at `missing` (row, input; ascending) 0; `whitened`
-    /// (n x inputs) gets the whitened ones. All finite, whatever comes in.
+    /// The whitening, ready for use; none where residuals are only standardised.
+    pub fn kernel(&self) -> Option<Kernel> {
+        self.whitening.as_ref().map(|matrix| Kernel::new([(matrix.view(), None, None)].into_iter()))
+    }
+
+    /// Mean and scale of each input's residual, to be read sixteen at a time.
+    pub fn numbers(&self) -> (&[f32], &[f32]) {
+        (self.mean.padded(), self.scale.padded())
+    }
+
+    /// `residuals` (at least `count` x inputs, row after row) become standardised, those at `missing` (row, input; ascending) 0; `whitened`
+    /// (as many) gets the whitened ones. All finite, whatever comes in. `kernel`: what `kernel` gave; `room`: of that or a larger one.
     pub fn whiten(
         &self,
-        mut residuals: ArrayViewMut2<f32>,
+        kernel: Option<&Kernel>,
+        count: usize,
+        residuals: &mut [f32],
         missing: &[(usize, usize)],
-        mut whitened: ArrayViewMut2<f32>,
+        whitened: &mut [f32],
+        room: &mut Room,
     ) {
-        for mut row in residuals.rows_mut() {
-            Zip::from(&mut row).and(&self.mean).and(&self.scale).for_each(|r, m, s| {
-                let e = (*r - m) / s;
-                *r = if e.is_nan() { STANDARD_MAX } else { e.clamp(-STANDARD_MAX, STANDARD_MAX) };
-            });
+        let inputs = self.mean.len();
+        for row in 0..count {
+            lanes::standardise(inputs, &mut residuals[row * inputs..], self.numbers(), STANDARD_MAX);
         }
-        for &at in missing {
-            residuals[at] = 0.0;
+        for (row, j) in missing {
+            residuals[row * inputs + j] = 0.0;
         }
-        let Some(matrix) = &self.whitening else { return whitened.assign(&residuals) };
-        general_mat_mul(1.0, &residuals, matrix, 0.0, &mut whitened);
+        let (Some(matrix), Some(kernel)) = (&self.whitening, kernel) else {
+            return whitened[..count * inputs].copy_from_slice(&residuals[..count * inputs]);
+        };
+        kernel.apply(count, residuals, whitened, room);
         for gaps in missing.chunk_by(|a, b| a.0 == b.0) {
-            settle(matrix, gaps, whitened.row_mut(gaps[0].0));
+            settle(matrix, gaps, (&mut whitened[gaps[0].0 * inputs..][..inputs]).into());
         }
     }
 }
@@ -106,8 +121,8 @@ fn moments_of_all(residuals: ArrayView2<f32>) -> (Vec<f64>, Vec<f64>) {
     (mean, variance.iter().map(|v| (v + floor).sqrt()).collect())
 }
 
-fn narrow(values: Vec<f64>) -> Array1<f32> {
-    values.into_iter().map(|v| v as f32).collect()
+fn narrow(values: Vec<f64>) -> Values {
+    values.into_iter().map(|v| v as f32).collect::<Vec<_>>().into()
 }
 
 /// Mean and variance of what is present; 0 and 0 where nothing is.
@@ -169,9 +184,10 @@ mod tests {
     }
 
     fn whiten(fitted: &Residuals, rows: &Array2<f32>, missing: &[(usize, usize)]) -> Array2<f32> {
-        let mut whitened = rows.clone();
-        fitted.whiten(rows.clone().view_mut(), missing, whitened.view_mut());
-        whitened
+        let kernel = fitted.kernel().unwrap();
+        let (mut residuals, mut whitened) = (rows.iter().copied().collect::<Vec<_>>(), vec![0.0; rows.len()]);
+        fitted.whiten(Some(&kernel), rows.nrows(), &mut residuals, missing, &mut whitened, &mut kernel.room());
+        Array2::from_shape_vec(rows.raw_dim(), whitened).unwrap()
     }
 
     /// e' C^-1 e over some of the inputs, from the definition.

@@ -1,12 +1,11 @@
 //! A fixed number of inputs on their way through a model, in buffers that are made once.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, s};
-
-use super::network::{Network, Pass};
+use super::kernel::{Kernel, Room};
+use super::lanes::{self, LANES};
 use super::residual::Residuals;
 use super::scaler::SCALED_MAX;
 
-/// Inputs per matrix product. A row's result does not depend on how many others are in the tile.
+/// Inputs at once. A row's result does not depend on how many others are in the tile.
 pub const TILE: usize = 256;
 /// Times a record with missing values goes through the network once more, its gaps filled with what the network made
 /// of them. Starting from the mean, this walks towards values that the network finds consistent with the others
@@ -15,25 +14,31 @@ const IMPUTE_PASSES: usize = 5;
 
 /// `push` inputs, `reconstruct`, `whiten`, read results; `clear`.
 pub struct Tile {
+    inputs: usize,
     rows: usize,
-    x: Array2<f32>,
+    /// Rows x inputs, as all below.
+    x: Vec<f32>,
     /// (row, input) of each missing value, ascending.
     missing: Vec<(usize, usize)>,
-    pass: Pass,
-    residuals: Array2<f32>,
-    whitened: Array2<f32>,
+    reconstruction: Vec<f32>,
+    residuals: Vec<f32>,
+    whitened: Vec<f32>,
+    room: Room,
 }
 
 impl Tile {
-    pub fn new(network: &Network) -> Self {
-        let empty = Array2::zeros((TILE, network.inputs()));
+    pub fn new(network: &Kernel) -> Self {
+        let inputs = network.inputs();
+        let empty = vec![0.0; TILE * inputs + LANES];
         Self {
+            inputs,
             rows: 0,
             missing: Vec::new(),
-            pass: Pass::inference(network, TILE),
+            reconstruction: empty.clone(),
             residuals: empty.clone(),
             whitened: empty.clone(),
             x: empty,
+            room: network.room(),
         }
     }
 
@@ -44,43 +49,48 @@ impl Tile {
 
     /// Adds one input (scaled, NaN = missing). At most `TILE` fit.
     pub fn push(&mut self, input: &[f32]) {
-        for (j, (x, v)) in self.x.row_mut(self.rows).iter_mut().zip(input).enumerate() {
-            *x = if v.is_nan() { 0.0 } else { *v };
-            if v.is_nan() {
-                self.missing.push((self.rows, j));
-            }
+        self.note_missing(input);
+        let row = &mut self.x[self.rows * self.inputs..][..self.inputs];
+        row.copy_from_slice(input);
+        for (_, j) in missing_in(&self.missing, self.rows) {
+            row[*j] = 0.0;
         }
         self.rows += 1;
     }
 
     /// Adds one residual that is known already; its input tells what is missing. Then `whiten`.
     pub fn push_residual(&mut self, residual: &[f32], input: &[f32]) {
-        self.residuals.row_mut(self.rows).iter_mut().zip(residual).for_each(|(to, r)| *to = *r);
-        let missing = input.iter().enumerate().filter(|(_, v)| v.is_nan());
-        self.missing.extend(missing.map(|(j, _)| (self.rows, j)));
+        self.residuals[self.rows * self.inputs..][..self.inputs].copy_from_slice(residual);
+        self.note_missing(input);
         self.rows += 1;
     }
 
-    /// Reconstructions and residuals of all inputs. Missing values are imputed on the way.
-    pub fn reconstruct(&mut self, network: &Network) {
-        network.forward(self.x.slice(s![..self.rows, ..]), &mut self.pass);
-        let passes = if self.missing.is_empty() { 0 } else { IMPUTE_PASSES };
-        for _ in 0..passes {
-            for &at in &self.missing {
-                let rebuilt = self.pass.reconstruction()[at];
-                self.x[at] = if rebuilt.is_nan() { 0.0 } else { rebuilt.clamp(-SCALED_MAX, SCALED_MAX) };
-            }
-            network.forward(self.x.slice(s![..self.rows, ..]), &mut self.pass);
+    fn note_missing(&mut self, input: &[f32]) {
+        if lanes::any_nan(input.len(), input) {
+            let missing = input.iter().enumerate().filter(|(_, v)| v.is_nan());
+            self.missing.extend(missing.map(|(j, _)| (self.rows, j)));
         }
-        let rows = s![..self.rows, ..];
-        let mut residuals = self.residuals.slice_mut(rows);
-        residuals.assign(&self.pass.reconstruction().slice(rows));
-        residuals -= &self.x.slice(rows);
+    }
+
+    /// Reconstructions and residuals of all inputs. Missing values are imputed on the way.
+    pub fn reconstruct(&mut self, network: &Kernel) {
+        let Self { inputs, rows, x, missing, reconstruction, residuals, room, .. } = self;
+        network.apply(*rows, x, reconstruction, room);
+        let passes = if missing.is_empty() { 0 } else { IMPUTE_PASSES };
+        for _ in 0..passes {
+            for (row, j) in &*missing {
+                let at = row * *inputs + j;
+                let rebuilt = reconstruction[at];
+                x[at] = if rebuilt.is_nan() { 0.0 } else { rebuilt.clamp(-SCALED_MAX, SCALED_MAX) };
+            }
+            network.apply(*rows, x, reconstruction, room);
+        }
+        lanes::difference(*rows * *inputs, reconstruction, x, residuals);
     }
 
     /// After `reconstruct`: rows x inputs, reconstruction minus input; meaningless where the value is missing.
-    pub fn residuals(&self) -> ArrayView2<'_, f32> {
-        self.residuals.slice(s![..self.rows, ..])
+    pub fn residuals(&self) -> &[f32] {
+        &self.residuals[..self.rows * self.inputs]
     }
 
     /// (row, input) of each missing value, ascending.
@@ -88,27 +98,25 @@ impl Tile {
         &self.missing
     }
 
-    /// After `reconstruct`: whitened residuals of all inputs.
-    pub fn whiten(&mut self, residuals: &Residuals) {
-        let rows = s![..self.rows, ..];
-        residuals.whiten(self.residuals.slice_mut(rows), &self.missing, self.whitened.slice_mut(rows));
+    /// Whitened residuals of all inputs. `kernel`: of `residuals`.
+    pub fn whiten(&mut self, residuals: &Residuals, kernel: Option<&Kernel>) {
+        let Self { rows, residuals: values, missing, whitened, room, .. } = self;
+        residuals.whiten(kernel, *rows, values, missing, whitened, room);
     }
 
     /// After `whiten`: Mahalanobis distance of one input's residual (mean square, so about 1 on ordinary records),
     /// over what is present.
     pub fn distance(&self, row: usize) -> f64 {
-        let inputs = self.x.ncols();
-        let gaps = self.missing_in(row).len();
-        let sum: f64 = self.whitened(row).iter().map(|&w| f64::from(w) * f64::from(w)).sum();
-        sum / (inputs - gaps).max(1) as f64
+        let gaps = missing_in(&self.missing, row).len();
+        lanes::squares(self.inputs, &self.whitened[row * self.inputs..]) / (self.inputs - gaps).max(1) as f64
     }
 
     /// After `whiten`: what each feature contributed to one input's distance, w^2 summed over the records of the window;
     /// nothing where a value is missing. `out`: one number per feature.
     pub fn contributions(&self, row: usize, out: &mut [f32]) {
         out.fill(0.0);
-        let mut missing = self.missing_in(row).iter().map(|at| at.1).peekable();
-        for (record, whitened) in self.whitened(row).exact_chunks(out.len()).into_iter().enumerate() {
+        let mut missing = missing_in(&self.missing, row).iter().map(|at| at.1).peekable();
+        for (record, whitened) in self.whitened(row).chunks_exact(out.len()).enumerate() {
             for (j, (w, sum)) in whitened.iter().zip(&mut *out).enumerate() {
                 if missing.next_if_eq(&(record * whitened.len() + j)).is_none() {
                     *sum += w * w;
@@ -117,17 +125,18 @@ impl Tile {
         }
     }
 
-    fn whitened(&self, row: usize) -> ArrayView1<'_, f32> {
-        self.whitened.row(row)
+    fn whitened(&self, row: usize) -> &[f32] {
+        &self.whitened[row * self.inputs..][..self.inputs]
     }
 
-    pub fn reconstruction(&self, row: usize) -> ArrayView1<'_, f32> {
-        self.pass.reconstruction().row(row)
+    pub fn reconstruction(&self, row: usize) -> &[f32] {
+        &self.reconstruction[row * self.inputs..][..self.inputs]
     }
+}
 
-    fn missing_in(&self, row: usize) -> &[(usize, usize)] {
-        let from = self.missing.partition_point(|at| at.0 < row);
-        let to = self.missing.partition_point(|at| at.0 <= row);
-        &self.missing[from..to]
-    }
+/// Those of one row.
+fn missing_in(missing: &[(usize, usize)], row: usize) -> &[(usize, usize)] {
+    let from = missing.partition_point(|at| at.0 < row);
+    let to = missing.partition_point(|at| at.0 <= row);
+    &missing[from..to]
 }

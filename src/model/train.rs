@@ -40,7 +40,7 @@ pub fn train(
         network.start_at(spread, axes);
     }
     let batch = settings.batch.min(windows.len());
-    let mut pass = Pass::training(&network, batch);
+    let mut pass = Pass::new(&network, batch);
     let mut optimiser = AdamW::new(&network, settings);
     let mut gradients = network.zeros();
     let mut input = vec![0.0; inputs];
@@ -171,7 +171,7 @@ mod tests {
 
     /// Mean squared error over the present values of all rows.
     fn error(network: &Network, rows: &SeriesRows) -> f64 {
-        let mut pass = Pass::training(network, rows.rows());
+        let mut pass = Pass::new(network, rows.rows());
         let values = (0..rows.rows()).flat_map(|i| rows.window(i, 1).iter().copied()).collect();
         let target = Array2::from_shape_vec((rows.rows(), rows.features), values).unwrap();
         let x = target.mapv(|v| if v.is_nan() { 0.0 } else { v });

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lanes;
 use super::series::SeriesRows;
 
 /// Weight of the newest record in the slow average.
@@ -26,23 +27,29 @@ impl View {
         features * (self.window + usize::from(self.context))
     }
 
-    /// Takes a record (scaled, NaN = missing) into the average; one that is NaN has not begun.
-    pub fn follow(&self, average: &mut [f32], record: &[f32]) {
-        for (a, v) in average.iter_mut().zip(record).filter(|(_, v)| !v.is_nan()) {
-            let v = self.clipped(*v);
-            *a = if a.is_nan() { v } else { *a + CONTEXT_RATE * (v - *a) };
-        }
+    /// Of so many inputs.
+    pub fn features(&self, inputs: usize) -> usize {
+        inputs / self.inputs(1)
     }
 
-    /// `records`: the values of the window in order; `out`: as many as `inputs`.
-    pub fn write<'a>(&self, records: impl Iterator<Item = &'a f32>, average: &[f32], out: &mut [f32]) {
+    /// Takes a record (scaled, NaN = missing) into the average; one that is NaN has not begun. Of both the first values count.
+    pub fn follow(&self, features: usize, average: &mut [f32], record: &[f32]) {
+        lanes::average(features, average, record, self.clip, CONTEXT_RATE);
+    }
+
+    /// `records`: one after the other, all values of the window; `out`: as many as `inputs`.
+    pub fn write<'a>(&self, records: impl Iterator<Item = &'a [f32]>, average: &[f32], out: &mut [f32]) {
         let (window, context) = out.split_at_mut(out.len() - average.len());
-        window.iter_mut().zip(records).for_each(|(o, v)| *o = self.clipped(*v));
         context.copy_from_slice(average);
-    }
-
-    fn clipped(&self, v: f32) -> f32 {
-        if self.clip > 0.0 { self.clip * (v / self.clip).asinh() } else { v }
+        let (values, mut rest) = (window.len(), window);
+        for record in records {
+            let (place, later) = rest.split_at_mut(record.len());
+            place.copy_from_slice(record);
+            rest = later;
+        }
+        if self.clip > 0.0 {
+            lanes::soft_clip(values, out, self.clip);
+        }
     }
 }
 
@@ -63,7 +70,7 @@ impl<'a> Inputs<'a> {
                 let mut average = vec![f32::NAN; rows.features];
                 for row in range.clone() {
                     if !rows.is_left_out(row) {
-                        view.follow(&mut average, rows.window(row, 1));
+                        view.follow(rows.features, &mut average, rows.window(row, 1));
                     }
                     averages.extend_from_slice(&average);
                 }
@@ -81,7 +88,8 @@ impl<'a> Inputs<'a> {
     pub fn write(&self, row: usize, out: &mut [f32]) {
         let features = self.rows.features;
         let average = if self.view.context { &self.averages[row * features..][..features] } else { &[] };
-        self.view.write(self.rows.window(row, self.view.window).iter(), average, out);
+        let window = std::iter::once(self.rows.window(row, self.view.window));
+        self.view.write(window, average, out);
     }
 }
 
@@ -95,10 +103,10 @@ mod tests {
     fn the_average_follows_what_is_present_from_its_first_value() {
         let view = View { window: 1, context: true, clip: 0.0 };
         let mut average = [f32::NAN; 2];
-        view.follow(&mut average, &[f32::NAN, 1.0]);
+        view.follow(2, &mut average, &[f32::NAN, 1.0]);
         assert!(average[0].is_nan() && average[1] == 1.0);
-        view.follow(&mut average, &[5.0, 2.0]);
-        view.follow(&mut average, &[5.0, f32::NAN]);
+        view.follow(2, &mut average, &[5.0, 2.0]);
+        view.follow(2, &mut average, &[5.0, f32::NAN]);
         assert_eq!(average, [5.0, 1.0 + CONTEXT_RATE]);
     }
 
@@ -111,11 +119,11 @@ mod tests {
         let inputs = Inputs::new(&rows, view);
         let mut average = [f32::NAN; 2];
         for row in 0..20 {
-            view.follow(&mut average, rows.window(row, 1));
+            view.follow(2, &mut average, rows.window(row, 1));
             if row >= 2 {
                 let (mut ours, mut theirs) = ([0.0; 8], [1.0; 8]);
                 inputs.write(row, &mut ours);
-                view.write((row - 2..=row).flat_map(|r| rows.window(r, 1)), &average, &mut theirs);
+                view.write((row - 2..=row).map(|r| rows.window(r, 1)), &average, &mut theirs);
                 assert_eq!(ours, theirs);
                 assert_eq!(ours[6..], average);
             }
@@ -126,7 +134,7 @@ mod tests {
     fn far_values_grow_with_their_logarithm() {
         let view = View { window: 3, context: false, clip: 8.0 };
         let mut out = [0.0; 3];
-        view.write([1.0, -1e6, f32::NAN].iter(), &[], &mut out);
+        view.write([1.0, -1e6, f32::NAN].chunks(1), &[], &mut out);
         assert!((out[0] - 1.0).abs() < 0.01 && (-110.0..-90.0).contains(&out[1]) && out[2].is_nan(), "{out:?}");
     }
 }
