@@ -104,16 +104,27 @@ fn soft_clipped<S: Simd>(simd: S, values: f32x16<S>, limit: f32) -> f32x16<S> {
     values.is_nan().select(values, clipped.copysign(values))
 }
 
-/// Of what is not negative: ln(1 + w) with w = u + u^2 / (1 + sqrt(1 + u^2)), whose relative error stays small where u is.
+/// Of what is not negative. Up to a quarter its power series; beyond, which is rare, ln(1 + w) with w = u + u^2 / (1 + sqrt(1 + u^2)).
 #[inline(always)]
 fn asinh<S: Simd>(simd: S, u: f32x16<S>) -> f32x16<S> {
-    let one = f32x16::splat(simd, 1.0);
-    let u = u.min(f32x16::splat(simd, FAR_MAX));
+    const NEAR: f32 = 0.25;
+    const SERIES: [f32; 6] = [-945.0 / 42_240.0, 105.0 / 3_456.0, -15.0 / 336.0, 3.0 / 40.0, -1.0 / 6.0, 1.0];
+    let c = |value: f32| f32x16::splat(simd, value);
+    let u = u.min(c(FAR_MAX));
     let square = u * u;
+    let mut p = c(SERIES[0]);
+    for coefficient in &SERIES[1..] {
+        p = p * square + c(*coefficient);
+    }
+    let far = u.simd_gt(c(NEAR));
+    if !far.any_true() {
+        return u * p;
+    }
+    let one = c(1.0);
     let w = u + square / (one + (one + square).sqrt());
     // What 1 + w loses of w is made up for.
     let s = one + w;
-    ln(simd, s) + (w - (s - one)) / s
+    far.select(ln(simd, s) + (w - (s - one)) / s, u * p)
 }
 
 /// Of numbers from 1 to 2^126: exponent, and a polynomial over the mantissa from 1/sqrt(2) to sqrt(2) (Cephes' logf).
