@@ -90,7 +90,7 @@ mod tests {
             model.checksum(),
             "topic sensors: partition 2 offsets 10..410",
             "records      400 (0 left out as faults; windows: 300 trained on, 100 held out",
-            "trust        the budget of 1 per 10000 records is met within a factor of ",
+            "trust        the budget of 3 per 10000 records is met within a factor of ",
             "balanced, ",
             "3-16-",
             "\n  f2\n",

@@ -168,9 +168,9 @@ mod tests {
     fn alarms_are_told_beside_those_that_are_accepted() {
         let alarms =
             Alarms { accepted: AlarmBudget::default(), incidents: true, labelled: true, count: 3, rows: 12_000 };
-        let told = "false alarms: 3 incidents in 12000 normal rows; false ones accepted: 1.2 (1 per 10000 records)";
+        let told = "false alarms: 3 incidents in 12000 normal rows; false ones accepted: 3.6 (3 per 10000 records)";
         assert_eq!(alarms.to_string(), told);
-        let told = "alarms, true or false: 3 rows in 12000 rows; false ones accepted: 1.2 (1 per 10000 records)";
+        let told = "alarms, true or false: 3 rows in 12000 rows; false ones accepted: 3.6 (3 per 10000 records)";
         assert_eq!(Alarms { incidents: false, labelled: false, ..alarms }.to_string(), told);
     }
 

@@ -14,6 +14,9 @@ pub struct AlarmBudget {
 }
 
 impl AlarmBudget {
+    /// What training records are judged by, whatever an operator accepts later: few of them may be left out without need.
+    pub(super) const OF_TRAINING: Self = Self { alarms: 1, records: 10_000 };
+
     /// Alarms per record, between 0 and 1, both excluded.
     pub fn rate(&self) -> f64 {
         self.alarms as f64 / self.records as f64
@@ -22,7 +25,7 @@ impl AlarmBudget {
 
 impl Default for AlarmBudget {
     fn default() -> Self {
-        Self { alarms: 1, records: 10_000 }
+        Self { alarms: 3, records: 10_000 }
     }
 }
 

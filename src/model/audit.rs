@@ -54,7 +54,7 @@ pub fn strange(
     let Some(mut seen) = cross_fitted(rows, part, settings, progress)? else { return Ok(none) };
     seen.sort_by_key(|s| s.row);
     let laws = law::learn(&fit::stretches(seen.iter().map(|s| ((s.series, s.block), s.statistic))), Peaks::Median);
-    let decision = Decision::new(laws, &AlarmBudget::default(), HOLD).without_second_rule();
+    let decision = Decision::new(laws, &AlarmBudget::OF_TRAINING, HOLD).without_second_rule();
     let mut strange = none;
     for series in seen.chunk_by(|a, b| a.series == b.series) {
         let mut watch = Watch::start(&laws);
@@ -191,7 +191,7 @@ mod tests {
         let faulty = |row: &usize| (700..790).contains(row) || (1_900..1_930).contains(row);
         let hits = rows.iter().filter(|row| faulty(row)).count();
         assert!(hits >= 114, "{hits} of 120");
-        let near = |row: &usize| (690..815).contains(row) || (1_890..1_955).contains(row);
+        let near = |row: &usize| (690..825).contains(row) || (1_890..1_965).contains(row);
         assert!(rows.iter().all(near), "{rows:?}");
     }
 
@@ -204,7 +204,7 @@ mod tests {
         let mut both = table(4, mixed);
         both.series = (0..2 * ROWS as u32).map(|row| row % 2).collect();
         let rows = found(&both);
-        assert!(rows.len() >= 55 && rows.iter().all(|row| (990..1_085).contains(row)), "{rows:?}");
+        assert!(rows.len() >= 55 && rows.iter().all(|row| (990..1_100).contains(row)), "{rows:?}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub const CHANNELS: usize = 3;
 const QUICK: usize = 0;
 pub const ALONE: usize = 2;
 /// Weight of the newest record in each.
-pub const WEIGHTS: [f64; CHANNELS] = [0.5, 0.1, 1.0];
+pub const WEIGHTS: [f64; CHANNELS] = [0.5, 0.05, 1.0];
 /// Part of the budget of each of the two that open.
 const SHARE: f64 = 0.5;
 /// No spread is less, and no number of a watch is larger: what says otherwise was not stored by residua.
@@ -100,18 +100,24 @@ pub struct Judged {
     pub flagged: bool,
     /// Of the newest record alone, above its level, to the threshold above that; not negative.
     pub alone: f64,
+    /// The same of what opens incidents, at most 1: less where an incident is only held.
+    pub acute: f64,
 }
 
 /// Levels of rarity that are watched: probabilities, or expected numbers, of ordinary cases that reach them.
 pub const RARITIES: [f64; 8] = [0.2, 0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003_125, 0.001_562_5];
-/// Share of false ones among the alarms that is accepted where alarms are frequent.
-const FALSE_SHARE: f64 = 0.2;
+/// Share of false ones among the alarms that is accepted where alarms are frequent: no more false than true ones. The threshold that is
+/// best by F1 goes beyond that, as it flags whatever is a fault with probability F1 / 2 (Lipton, Elkan & Naryanaswamy 2014).
+const FALSE_SHARE: f64 = 0.5;
+/// Cases that are put down to chance. Of normal rows without an order 2 in 10,000 are flagged then under a budget of 1 (simulated); with one
+/// case 39 would be.
+const CHANCE: f64 = 3.0;
 
 /// How often each of several levels of rarity was reached of late.
 ///
 /// Where a level that ordinary records reach with probability p is reached in a share s of all cases, at most p / s of those
-/// are false. So such a level may alarm too as long as p is at most a fifth of s: the false discovery rate of Benjamini &
-/// Hochberg (1995), over what was seen lately instead of over a fixed family. One case is put down to chance: it says
+/// are false. So such a level may alarm too as long as p is at most half of s: the false discovery rate of Benjamini &
+/// Hochberg (1995), over what was seen lately instead of over a fixed family. A few cases are put down to chance: they say
 /// nothing about how often such come.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Recent {
@@ -122,7 +128,9 @@ impl Recent {
     /// The most frequent level that may alarm; 0 if none. `weight` of the newest case.
     pub fn admitted(&self, weight: f64) -> f64 {
         let mut levels = RARITIES.into_iter().zip(&self.shares);
-        levels.find(|(rarity, share)| *rarity <= FALSE_SHARE * (*share - weight)).map_or(0.0, |(rarity, _)| rarity)
+        levels
+            .find(|(rarity, share)| *rarity <= FALSE_SHARE * (*share - CHANCE * weight))
+            .map_or(0.0, |(rarity, _)| rarity)
     }
 
     /// Takes in which levels were reached; `weight` of the newest case.
@@ -182,7 +190,9 @@ impl Decision {
         let above = watch.channels.map(|c| c.value - c.level);
         let units = if watch.is_open() { watch.channels.map(|c| c.unit) } else { self.thresholds(watch) };
         let alone = (above[ALONE] / units[ALONE]).max(0.0);
-        let opens = !watch.is_open() && (alone > 1.0 || above[QUICK] > units[QUICK]);
+        let quick = above[QUICK] / units[QUICK];
+        let acute = alone.max(quick).min(1.0);
+        let opens = !watch.is_open() && (alone > 1.0 || quick > 1.0);
         if opens {
             watch.open = true;
             for ((channel, unit), above) in watch.channels.iter_mut().zip(units).zip(above) {
@@ -199,7 +209,7 @@ impl Decision {
         watch.records = (watch.records + 1.0).min(1.0 / FOLLOW);
         if !watch.is_open() {
             self.follow(watch, above, units);
-            return Judged { flagged: false, alone };
+            return Judged { flagged: false, alone, acute };
         }
         for (channel, above) in watch.channels.iter_mut().zip(above) {
             channel.tallest = channel.tallest.max(above);
@@ -217,7 +227,7 @@ impl Decision {
             }
             self.end_block(watch);
         }
-        Judged { flagged: true, alone }
+        Judged { flagged: true, alone, acute }
     }
 
     /// Above the levels.
@@ -444,10 +454,10 @@ mod tests {
         }
         let found = incidents(&decision("1 per 1000000000 records"), &statistics);
         // Once they are known, and until they are taken for what is normal.
-        let due = (1_600..9_000).step_by(400).count();
-        let late = found.iter().filter(|(start, _)| (1_600..9_000).contains(start) && start % 400 < 12).count();
+        let due = (2_400..9_000).step_by(400).count();
+        let late = found.iter().filter(|(start, _)| (2_400..9_000).contains(start) && start % 400 < 12).count();
         let false_ones = found.iter().filter(|(start, _)| start % 400 >= 12).count();
-        assert!(late + 2 >= due && false_ones * 3 <= found.len(), "{late} of {due}, {false_ones} false: {found:?}");
+        assert!(late + 2 >= due && false_ones * 2 <= found.len(), "{late} of {due}, {false_ones} false: {found:?}");
     }
 
     #[test]

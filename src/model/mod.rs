@@ -138,9 +138,9 @@ pub(crate) struct Judged {
     pub alone: f64,
 }
 
-/// Keeps flagged records above all others.
-fn score(flagged: bool, rank: f64) -> f64 {
-    if flagged { 1.0 + rank } else { rank / (1.0 + rank) }
+/// Keeps flagged records above all others; `acute`: of those, how close they are to what opens an incident.
+fn score(flagged: bool, rank: f64, acute: f64) -> f64 {
+    if flagged { 1.0 + rank + acute } else { rank / (1.0 + rank) }
 }
 
 impl Model {
@@ -428,8 +428,8 @@ impl Model {
                     *blame += decision::WEIGHTS[0] as f32 * (*part - *blame);
                     *part = *blame;
                 }
-                let decision::Judged { flagged, alone } = decision.see(&mut memory.watch, statistic, creep);
-                Judged { flagged, alone, score: score(flagged, rank) }
+                let decision::Judged { flagged, alone, acute } = decision.see(&mut memory.watch, statistic, creep);
+                Judged { flagged, alone, score: score(flagged, rank, acute) }
             }
             Judge::Unordered { threshold, levels } => {
                 let recent = &mut memory.watch.recent;
@@ -438,7 +438,7 @@ impl Model {
                 let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
                 let alone = rank / threshold.min(lowest);
                 let flagged = alone >= 1.0;
-                Judged { flagged, alone, score: score(flagged, rank / threshold) }
+                Judged { flagged, alone, score: score(flagged, rank / threshold, 0.0) }
             }
         }
     }
