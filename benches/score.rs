@@ -33,7 +33,7 @@ fn records(rows: usize) -> Vec<f64> {
 fn detector(profile: Profile) -> Detector {
     let names = (0..FEATURES).map(|j| format!("s{j:02}").parse()).collect::<Result<_, _>>().expect("names are paths");
     let schema = Schema::new(names).expect("names are distinct");
-    let table = Table { schema, values: records(1000), series: vec![0; 1000] };
+    let table = Table { schema, values: records(1000), series: vec![0; 1000], names: vec![] };
     let settings = ModelSettings {
         hidden: Auto::Fixed(HIDDEN),
         bottleneck: Auto::Fixed(CODE),

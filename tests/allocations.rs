@@ -43,6 +43,7 @@ fn a_record_takes_no_memory_in_steady_state() {
         schema,
         values: (0..rows).flat_map(|row| (0..FEATURES).map(move |f| value(row * SERIES, f))).collect(),
         series: vec![0; rows],
+        names: vec![],
     };
     let source = TrainingSource::File { name: "here".to_owned(), rows };
     let model =

@@ -136,7 +136,7 @@ fn score(
     let rows: Vec<usize> = (skip..table.rows()).filter(|&i| table.has_values(i)).collect();
     for batch in rows.chunks(BATCH) {
         for &i in batch {
-            let series = &records.series_names[table.series[i] as usize];
+            let series = table.name_of(i);
             // A file is one partition. Its times are not read: rows follow one another, however far apart, and stand for them.
             let arrival = Arrival {
                 position: Position { partition: PartitionId(0), offset: Offset(i as i64) },

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::detector::{checkpoint_bytes, series_bytes};
 use crate::kafka::{self, Finding};
+use crate::model::{Scaling, floats_of_own_scale};
 use crate::record::Features;
 use crate::service::{Failure, unreachable};
 
@@ -57,7 +58,10 @@ fn memory(config: &Config) -> String {
         Features::Auto => FEATURES,
     };
     let profile = config.detector.profile;
-    let sizes = profile.memory_sizes(features, config.model.window.fixed());
+    let mut sizes = profile.memory_sizes(features, config.model.window.fixed());
+    if config.model.scale == Scaling::Auto {
+        sizes.0 += floats_of_own_scale(features);
+    }
     let (each, queued) = (series_bytes(sizes), checkpoint_bytes(sizes));
     let all = config.series.max as f64 * (each + queued) as f64 / (1 << 20) as f64;
     format!(

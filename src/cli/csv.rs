@@ -37,8 +37,6 @@ pub struct CsvArgs {
 /// A file's records, in its order.
 pub struct CsvRecords {
     pub table: Table,
-    /// By the table's series index.
-    pub series_names: Vec<String>,
     /// One per row, empty without a label column.
     pub labels: Vec<bool>,
 }
@@ -73,8 +71,8 @@ fn parse(source: impl Read + 'static, args: &CsvArgs, label: Option<&str>) -> Re
     let columns = columns(reader.headers()?, args, label)?;
     let names = columns.features.iter().map(|(_, name)| name.parse());
     let schema = Schema::new(names.collect::<Result<_, _>>()?)?;
-    let mut table = Table { schema, values: Vec::new(), series: Vec::new() };
-    let (mut series_names, mut labels): (Vec<String>, _) = (Vec::new(), Vec::new());
+    let mut table = Table { schema, values: Vec::new(), series: Vec::new(), names: Vec::new() };
+    let mut labels = Vec::new();
     let mut known = std::collections::HashMap::new();
     let mut row = StringRecord::new();
     while reader.read_record(&mut row)? {
@@ -90,15 +88,15 @@ fn parse(source: impl Read + 'static, args: &CsvArgs, label: Option<&str>) -> Re
         let index = match known.get(name) {
             Some(&index) => index,
             None => {
-                let index = u32::try_from(series_names.len())?;
+                let index = u32::try_from(table.names.len())?;
                 known.insert(name.to_owned(), index);
-                series_names.push(name.to_owned());
+                table.names.push(name.to_owned());
                 index
             }
         };
         table.series.push(index);
     }
-    Ok(CsvRecords { table, series_names, labels })
+    Ok(CsvRecords { table, labels })
 }
 
 fn columns(header: &StringRecord, args: &CsvArgs, label: Option<&str>) -> Result<Columns> {
@@ -179,7 +177,7 @@ mod tests {
         let got = parse(bytes(PLANT), &args(&[], Some("pump"), None), Some("label")).unwrap();
         assert_eq!(got.table.schema.names().map(|n| n.to_string()).collect::<Vec<_>>(), ["flow", "valve"]);
         assert_eq!(got.table.series, [0, 1, 0]);
-        assert_eq!(got.series_names, ["a", "b"]);
+        assert_eq!(got.table.names, ["a", "b"]);
         assert_eq!(got.labels, [false, true, false]);
         assert_eq!(got.table.row(0), [1.5, 1.0]);
         assert!(got.table.row(1)[0].is_nan() && got.table.row(2)[0].is_nan());
@@ -199,7 +197,7 @@ mod tests {
         zip.write_all(PLANT.as_bytes()).unwrap();
         let zipped = std::io::Cursor::new(zip.finish().unwrap());
         let got = parse(zipped, &args(&["pump", "label"], None, None), None).unwrap();
-        assert_eq!((got.table.rows(), got.series_names.len(), got.labels.len()), (3, 1, 0));
+        assert_eq!((got.table.rows(), got.table.names.len(), got.labels.len()), (3, 1, 0));
     }
 
     #[test]

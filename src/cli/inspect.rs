@@ -40,6 +40,13 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         "order        {}",
         if model.ordered() { "in time: levels are smoothed and followed" } else { "none" }
     )?;
+    match model.scaled_apart() {
+        None => writeln!(out, "scale        the same for all series")?,
+        Some((series, learning)) => writeln!(
+            out,
+            "scale        its own for each of the {series} series trained on; others warm for {learning} records to learn theirs"
+        )?,
+    }
     writeln!(out, "settings     {}", serde_json::to_string(settings)?)?;
     writeln!(out, "features     {}", model.schema().len())?;
     for name in model.schema().names() {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::ops::ControlFlow;
 
-use crate::model::{Activation, AlarmBudget, Auto, Model, ModelSettings, Profile, TrainingSource};
+use crate::model::{Activation, AlarmBudget, Auto, Model, ModelSettings, Profile, Scaling, TrainingSource};
 use crate::record::{StandIn, Table};
 
 /// The `[model]` settings that one tries out on files; the others keep their defaults.
@@ -34,6 +34,9 @@ pub struct ModelArgs {
     /// Weight of the L1 penalty on the code
     #[arg(long)]
     sparsity: Option<f64>,
+    /// auto or common: whether sensors are scaled by series where series differ much
+    #[arg(long)]
+    scale: Option<Scaling>,
     /// Highest learning rate
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -61,6 +64,7 @@ impl ModelArgs {
             activation: self.activation.unwrap_or(default.activation),
             denoise: self.denoise.unwrap_or(default.denoise),
             sparsity: self.sparsity.unwrap_or(default.sparsity),
+            scale: self.scale.unwrap_or(default.scale),
             learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
             steps: self.steps.unwrap_or(default.steps),
             ..default
@@ -75,7 +79,16 @@ pub fn told(model: &Model, budget: &AlarmBudget, records: &str) -> String {
         0 => String::new(),
         n => format!(", without {n} that look like faults"),
     };
-    format!("model {} learned from {} {records}{left_out}; {}", model.fingerprint(), rows.all, trust(model, budget))
+    let apart = match model.scaled_apart() {
+        None => String::new(),
+        Some((series, _)) => format!(", {series} series each on a scale of its own"),
+    };
+    format!(
+        "model {} learned from {} {records}{left_out}{apart}; {}",
+        model.fingerprint(),
+        rows.all,
+        trust(model, budget)
+    )
 }
 
 /// How far what a model was learned from goes.

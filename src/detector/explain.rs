@@ -25,13 +25,16 @@ impl Detector {
     ///
     /// Shares are of what decided: what a sensor did in the records of the window, and in earlier ones as much as it still counts.
     pub fn explain(&mut self, index: usize) -> Explanation<'_> {
-        let Self { model, batch, tiles, names, .. } = self;
+        let Self { model, batch, tiles, names, partitions, .. } = self;
         let (features, last) = (names.len(), model.members() - 1);
         let inputs = model.inputs(last);
         let scored = batch.series.get(index).is_some_and(|place| !place.warming) && batch.judged_already;
-        let (true, Some(tile)) = (scored, tiles.last_mut()) else {
+        let place = batch.series.get(index).filter(|_| scored);
+        let table = place.and_then(|place| partitions.get_mut(&place.partition).map(|table| (table, place.slot)));
+        let (Some((table, slot)), Some(tile)) = (table, tiles.last_mut()) else {
             return Explanation { sensors: Vec::new(), other_share: 1.0, record_score: 0.0 };
         };
+        let memory = &table.state(slot).memory;
         let input = &batch.members[last].inputs[index * inputs..][..inputs];
         tile.clear();
         tile.push(input);
@@ -44,7 +47,7 @@ impl Detector {
         for (j, name) in names.iter().enumerate() {
             let imputed = values[j].is_nan();
             let rebuilt = tile.reconstruction(0)[newest + j];
-            let expected = model.scaler().unscale(j, if rebuilt.is_finite() { rebuilt } else { 0.0 });
+            let expected = model.unscale(j, memory, if rebuilt.is_finite() { rebuilt } else { 0.0 });
             let share = if total > 0.0 && !imputed { f64::from(parts[j]) / total } else { 0.0 };
             sensors.push(Sensor { name, observed: (!imputed).then_some(values[j]), expected, share, imputed });
         }

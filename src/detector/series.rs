@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::SeriesSettings;
 use super::state::{SeriesState, StateError, state_bytes};
 use crate::incident::{Change, Incident};
-use crate::model::{Edition, Model};
+use crate::model::{Edition, MEMORY_SPARE, Model};
 use crate::record::{EventTime, NextOffset, Offset};
 
 /// Records over which the partition's clock is taken: one wrong time must not make every series look idle.
@@ -60,7 +60,7 @@ pub fn series_bytes(sizes: (usize, usize)) -> usize {
     let index = 4 * (size_of::<(Arc<str>, usize)>() + 1) / 3;
     let slot = 4 * size_of::<Slot>() / 3;
     let key = ALLOCATION_BYTES + 2 * size_of::<usize>() + KEY_BYTES;
-    index + slot + key + 2 * ALLOCATION_BYTES + 4 * sizes.0 + 8 * sizes.1
+    index + slot + key + 2 * ALLOCATION_BYTES + 4 * (sizes.0 + MEMORY_SPARE) + 8 * sizes.1
 }
 
 /// What is queued for one series while a checkpoint is written, bytes: its state and key, and the client's own record of a message.
@@ -303,8 +303,8 @@ impl SeriesTable {
 
     fn add(&mut self, series: &str, stored: bool, model: &Model) -> usize {
         let series: Arc<str> = series.into();
-        let slot =
-            Slot { series: Arc::clone(&series), state: SeriesState::new(model), stored, older: NONE, newer: NONE };
+        let state = SeriesState::new(model, &series);
+        let slot = Slot { series: Arc::clone(&series), state, stored, older: NONE, newer: NONE };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at] = slot;

@@ -37,7 +37,7 @@ pub enum StateError {
 pub(crate) struct SeriesState {
     /// Of the last record: the state includes it, and none after it.
     last: Offset,
-    /// Records seen since the window began.
+    /// Records seen since the window began, without those from which only the scale of the series was learned.
     seen: u64,
     /// Of the last record.
     time: EventTime,
@@ -78,9 +78,9 @@ impl<'a> Parts<'a> {
 }
 
 impl SeriesState {
-    pub fn new(model: &Model) -> Self {
+    pub fn new(model: &Model, series: &str) -> Self {
         let incident = Tracker::default();
-        Self { last: Offset(-1), seen: 0, time: EventTime::MIN, memory: model.begin(), incident }
+        Self { last: Offset(-1), seen: 0, time: EventTime::MIN, memory: model.begin(series), incident }
     }
 
     /// Takes the next record in; `values`: one per feature, NaN = missing. Farther than `gap` (unless that is zero) from the record before,
@@ -97,8 +97,7 @@ impl SeriesState {
         }
         let elapsed_ms = if first || anew { 0 } else { time.0.saturating_sub(self.time.0).max(0).cast_unsigned() };
         self.time = time;
-        model.take(&mut self.memory, self.seen, values);
-        self.seen += 1;
+        self.seen += u64::from(model.take(&mut self.memory, self.seen, values));
         Observed { anew, elapsed_ms }
     }
 

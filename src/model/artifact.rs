@@ -11,6 +11,7 @@ use safetensors::tensor::{self, Dtype, SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::fleet::{Fleet, Prior};
 use super::law::Law;
 use super::member::{Member, Slow, Term};
 use super::network::{Dense, LAYERS, Network};
@@ -69,6 +70,9 @@ struct Header<'a> {
     settings: Cow<'a, ModelSettings>,
     source: Cow<'a, TrainingSource>,
     schema: Cow<'a, Schema>,
+    /// Names of the series that have a mean and scale of their own.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    fleet: Cow<'a, [String]>,
 }
 
 /// Of a network all but the numbers.
@@ -110,6 +114,7 @@ impl Model {
             settings: Cow::Borrowed(&self.settings),
             source: Cow::Borrowed(&self.source),
             schema: Cow::Borrowed(&self.schema),
+            fleet: Cow::Borrowed(self.fleet.as_ref().map_or(&[], |fleet| &fleet.series)),
         };
         let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&header)?)]);
         let bytes = safetensors::serialize(self.tensors(), Some(metadata))?;
@@ -141,6 +146,11 @@ impl Model {
     fn tensors(&self) -> Vec<(String, Tensor)> {
         let wide = |name: &str, values: &[f64]| (name.to_owned(), Tensor::wide(values));
         let mut tensors = vec![wide("scaler.mean", &self.scaler.mean), wide("scaler.scale", &self.scaler.scale)];
+        if let Some(Fleet { priors, series, own }) = &self.fleet {
+            let numbers: Vec<f64> = priors.iter().flat_map(|prior| [prior.scale, prior.means, prior.scales]).collect();
+            tensors.push(wide("fleet.priors", &numbers));
+            tensors.push(("fleet.own".to_owned(), Tensor::narrow(own.iter(), vec![series.len(), 2 * priors.len()])));
+        }
         match &self.deciding {
             Deciding::Laws(laws) => {
                 let numbers = laws.map(|law| [law.level, law.peak, law.spread, law.floor, law.start]);
@@ -258,6 +268,7 @@ impl Reader<'_> {
         if let Some(v) = scaler.mean.iter().chain(&scaler.scale).find(|v| v.abs() > UNIT_MAX) {
             return Err(value("scaler", v, &format!("at most {UNIT_MAX:e}")));
         }
+        let fleet = self.fleet(&header.fleet, features)?;
         let deciding = if header.ordered {
             Deciding::Laws([self.law(0)?, self.law(1)?, self.law(2)?])
         } else {
@@ -277,13 +288,37 @@ impl Reader<'_> {
         let (schema, settings) = (header.schema.into_owned(), header.settings.into_owned());
         let settings = (settings, header.profile);
         let mut model =
-            Model::new(schema, header.source.into_owned(), settings, header.rows, scaler, members, deciding);
+            Model::new(schema, header.source.into_owned(), settings, header.rows, (scaler, fleet), members, deciding);
         let expected = model.tensors().len();
         if self.tensors.len() != expected {
             return Err(value("number of tensors", self.tensors.len(), &expected.to_string()));
         }
         model.checksum = header.checksum;
         Ok(model)
+    }
+
+    fn fleet(&self, series: &[String], features: usize) -> Result<Option<Fleet>, ArtifactError> {
+        if series.is_empty() {
+            return Ok(None);
+        }
+        if !series.is_sorted_by(|a, b| a < b) {
+            return Err(value("fleet", "unsorted", "names in ascending order"));
+        }
+        let numbers = self.wide("fleet.priors", 3 * features)?;
+        let mut priors = Vec::with_capacity(features);
+        for &[scale, means, scales] in numbers.as_chunks::<3>().0 {
+            sound("fleet.priors scale", scale, 1e-12, 1e12)?;
+            sound("fleet.priors means", means, 0.0, 1e30)?;
+            sound("fleet.priors scales", scales, 0.0, 1e30)?;
+            priors.push(Prior { scale, means, scales });
+        }
+        let own = self.narrow("fleet.own", &[series.len(), 2 * features])?;
+        for numbers in own.chunks_exact(2 * features) {
+            let (means, scales) = numbers.split_at(features);
+            means.iter().try_for_each(|v| sound("fleet.own mean", f64::from(v.abs()), 0.0, 1e12))?;
+            scales.iter().try_for_each(|v| sound("fleet.own scale", f64::from(*v), 1e-12, 1e12))?;
+        }
+        Ok(Some(Fleet { priors, series: series.to_vec(), own }))
     }
 
     fn member(

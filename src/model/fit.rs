@@ -14,7 +14,7 @@ use super::profile::{self, Part, Profile};
 use super::residual::{Residuals, SHRINK_MIN, SHRINK_MIN_SLOW};
 use super::scaler::Scaler;
 use super::series::{SeriesRows, Split};
-use super::settings::{INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX};
+use super::settings::{INPUTS_MAX, ModelSettings, Scaling, SettingError, WIDTH_MAX};
 use super::tail::Tail;
 use super::tile::{TILE, Tile};
 use super::view::Inputs;
@@ -64,6 +64,8 @@ pub fn fit(
     let mut scaler = Scaler::fit(table);
     let mut rows = SeriesRows::new(table, &scaler);
     let ordered = rows.ordered();
+    let by_series = ordered && settings.scale == Scaling::Auto;
+    let mut fleet = if by_series { rows.set_apart(table, &scaler) } else { None };
     let parts = profile::parts(profile, ordered, rows.features, settings.window.fixed());
     let Some(decides) = parts.last() else { unreachable!("every profile has a network") };
     let mut counts = check_sizes(&rows, &parts, settings)?;
@@ -81,6 +83,7 @@ pub fn fit(
                 // Too few for anything would be left.
                 Err(_) => scaler = rows.leave_out(vec![false; rows.rows()], table),
             }
+            fleet = if by_series { rows.set_apart(table, &scaler) } else { None };
         }
     }
     let mut members = Vec::with_capacity(parts.len());
@@ -98,7 +101,7 @@ pub fn fit(
     }
     let (Some(member), Some(held)) = (members.last(), deciding) else { unreachable!("every profile has a network") };
     let deciding = decide(member, &held, ordered);
-    Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, scaler, members, deciding)
+    Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, (scaler, fleet), members, deciding)
         .sealed()
         .map_err(FitError::Artifact)
 }

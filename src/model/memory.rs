@@ -4,9 +4,12 @@
 use std::ops::Range;
 
 use super::decision::Watch;
+use super::fleet::Fleet;
 use super::lanes::LANES;
 use super::member::Member;
 
+/// Floats behind those that mean something.
+pub const SPARE: usize = LANES;
 /// No level is higher.
 const LEVEL_MAX: f64 = 1e12;
 
@@ -30,6 +33,8 @@ pub(super) struct Places {
     /// What each feature has made of the statistic that decides, above that of an ordinary record; smoothed as it is.
     pub blame: Range<usize>,
     pub members: Vec<MemberPlaces>,
+    /// Where series differ: mean and scale of this one, see `Fleet::floats`.
+    pub own: Range<usize>,
     pub len: usize,
 }
 
@@ -45,7 +50,7 @@ pub(super) struct MemberPlaces {
 }
 
 impl Places {
-    pub fn of(features: usize, members: &[Member]) -> Self {
+    pub fn of(features: usize, members: &[Member], fleet: Option<&Fleet>) -> Self {
         let mut len = 0;
         let mut take = |n: usize| {
             len += n;
@@ -61,7 +66,8 @@ impl Places {
                 MemberPlaces { average, mean: take(followed), slow: take(followed) }
             })
             .collect();
-        Self { ring, blame, members, len }
+        let own = take(fleet.map_or(0, Fleet::floats));
+        Self { ring, blame, members, own, len }
     }
 }
 
@@ -79,7 +85,7 @@ pub enum MemoryError {
 impl Memory {
     pub(super) fn new(places: &Places, members: usize) -> Self {
         let mut memory = Self {
-            floats: vec![0.0; places.len + LANES],
+            floats: vec![0.0; places.len + SPARE],
             len: places.len,
             levels: vec![0.0; members],
             watch: Watch::default(),

@@ -1,6 +1,6 @@
 //! The model: what normal looks like, learned from records, and how strange one record is.
 //!
-//! what looks like a fault is left out (`audit`) -> scale (`scaler`) -> what each network sees (`view`, chosen by `profile`) ->
+//! what looks like a fault is left out (`audit`) -> scale (`scaler`; by series where they differ much, `fleet`) -> what each network sees (`view`, chosen by `profile`) ->
 //! autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
 //! (`residual`) -> distance -> level, smoothed per series: the rank. From the residual of one of the networks a statistic that `decision`
 //! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all
@@ -13,6 +13,7 @@ mod audit;
 mod bottleneck;
 mod decision;
 mod fit;
+mod fleet;
 mod kernel;
 mod lanes;
 mod law;
@@ -38,15 +39,17 @@ pub use alarms::{AlarmBudget, AlarmBudgetError};
 pub use artifact::ArtifactError;
 pub use decision::{ADOPT_AFTER, HOLD};
 pub use fit::FitError;
+pub use fleet::floats as floats_of_own_scale;
 pub use kernel::{Kernel, Room};
-pub use memory::{Memory, MemoryError};
+pub use memory::{Memory, MemoryError, SPARE as MEMORY_SPARE};
 pub use profile::Profile;
-pub use settings::{Activation, Auto, ModelSettings, SettingError};
+pub use settings::{Activation, Auto, ModelSettings, Scaling, SettingError};
 pub(crate) use tile::{TILE, Tile};
 
 use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
 pub(crate) use decision::Statistic;
 use decision::{Decision, RARITIES};
+use fleet::Fleet;
 use law::Laws;
 use member::{Kernels, Member, Slow};
 use memory::Places;
@@ -67,6 +70,8 @@ pub struct Model {
     profile: Profile,
     rows: RowCounts,
     scaler: Scaler,
+    /// Where series differ much.
+    fleet: Option<Fleet>,
     /// At least one; the last one decides.
     members: Vec<Member>,
     /// Of each, ready for use.
@@ -165,14 +170,14 @@ impl Model {
         source: TrainingSource,
         (settings, profile): (ModelSettings, Profile),
         rows: RowCounts,
-        scaler: Scaler,
+        (scaler, fleet): (Scaler, Option<Fleet>),
         members: Vec<Member>,
         deciding: Deciding,
     ) -> Self {
-        let places = Places::of(schema.len(), &members);
+        let places = Places::of(schema.len(), &members, fleet.as_ref());
         let kernels = members.iter().map(Member::kernels).collect();
         let checksum = String::new();
-        Self { schema, source, settings, profile, rows, scaler, members, kernels, deciding, places, checksum }
+        Self { schema, source, settings, profile, rows, scaler, fleet, members, kernels, deciding, places, checksum }
     }
 
     /// First 16 hexadecimal digits of the artifact's SHA-256.
@@ -230,6 +235,11 @@ impl Model {
         })
     }
 
+    /// Series that have means and scales of their own, and the records from which any other learns them; none if all have the common ones.
+    pub fn scaled_apart(&self) -> Option<(usize, usize)> {
+        self.fleet.as_ref().map(|fleet| (fleet.series.len(), fleet::LEARNING))
+    }
+
     /// Multiply-adds for one record of a series.
     pub fn multiply_adds(&self) -> usize {
         let network = |sizes: [usize; 5]| sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>();
@@ -245,8 +255,20 @@ impl Model {
         (self.places.len, self.members.len() + decision::Watch::NUMBERS)
     }
 
+    #[cfg(test)]
     pub(crate) fn scaler(&self) -> &Scaler {
         &self.scaler
+    }
+
+    /// A scaled value of feature `j` of a series in its own unit again.
+    pub(crate) fn unscale(&self, j: usize, memory: &Memory, scaled: f32) -> f64 {
+        self.scaler.unscale(j, self.own(memory), scaled)
+    }
+
+    /// Mean and scale of a series where it has its own.
+    fn own<'a>(&self, memory: &'a Memory) -> &'a [f32] {
+        let own = memory.floats_of(&self.places.own);
+        &own[..own.len().min(2 * self.schema.len())]
     }
 
     /// `hold`: part of the threshold at which an incident is over.
@@ -270,8 +292,11 @@ impl Model {
     }
 
     /// What is remembered of a series before its first record.
-    pub(crate) fn begin(&self) -> Memory {
+    pub(crate) fn begin(&self, series: &str) -> Memory {
         let mut memory = Memory::new(&self.places, self.members.len());
+        if let Some(fleet) = &self.fleet {
+            fleet.begin(series, memory.floats_of_mut(&self.places.own));
+        }
         self.restart_levels(&mut memory);
         memory
     }
@@ -285,14 +310,23 @@ impl Model {
         floats: impl ExactSizeIterator<Item = f32>,
         numbers: impl ExactSizeIterator<Item = f64>,
     ) -> Result<Memory, MemoryError> {
-        let mut memory = self.begin();
+        let mut memory = self.begin("");
         memory.recall(&self.places, floats, numbers)?;
+        if self.fleet.as_ref().is_some_and(|fleet| !fleet.is_sound(memory.floats_of(&self.places.own))) {
+            return Err(MemoryError::OutOfRange("scale of a series"));
+        }
         Ok(memory)
     }
 
     /// Takes a record into what is remembered: `values`, one per feature, NaN = missing; `seen`: how many came before it since the
-    /// window began.
-    pub(crate) fn take(&self, memory: &mut Memory, seen: u64, values: &[f64]) {
+    /// window began. False if all that is learned from it is how this series is to be scaled.
+    pub(crate) fn take(&self, memory: &mut Memory, seen: u64, values: &[f64]) -> bool {
+        if let Some(fleet) = &self.fleet {
+            let scaled = self.scaler.standardised(values);
+            if !fleet.is_known(memory.floats_of_mut(&self.places.own), scaled) {
+                return false;
+            }
+        }
         if seen == 0 {
             for member in &self.places.members {
                 memory.floats_of_mut(&member.average).fill(f32::NAN);
@@ -301,12 +335,15 @@ impl Model {
         let features = self.schema.len();
         let at = self.places.ring.start + (seen % self.window() as u64) as usize * features;
         let record = at..at + features;
-        self.scaler.scale(values, memory.floats_of_mut(&record));
+        let (to, own) = memory.two_of_mut(&record, &self.places.own);
+        let own = if self.fleet.is_some() { &own[..2 * features] } else { &[] };
+        self.scaler.scale(values, own, &mut to[..features]);
         for (member, places) in self.members.iter().zip(&self.places.members).filter(|(member, _)| member.view.context)
         {
             let (record, average) = memory.two_of_mut(&record, &places.average);
             member.view.follow(features, average, record);
         }
+        true
     }
 
     /// Networks.

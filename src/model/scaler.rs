@@ -34,22 +34,39 @@ impl Scaler {
         Self { mean, scale }
     }
 
-    /// `values` and `out`: one value per feature. NaN (missing) stays NaN, all else is finite afterwards.
-    pub fn scale(&self, values: &[f64], out: &mut [f32]) {
-        for (((x, m), s), o) in values.iter().zip(&self.mean).zip(&self.scale).zip(out) {
-            *o = (((x - m) / s) as f32).clamp(-SCALED_MAX, SCALED_MAX);
+    /// `values` and `out`: one value per feature. NaN (missing) stays NaN, all else is finite afterwards. `own`: means and scales of
+    /// the series, in units of these; empty where it has the common ones.
+    pub fn scale(&self, values: &[f64], own: &[f32], out: &mut [f32]) {
+        let cut = |z: f64| (z as f32).clamp(-SCALED_MAX, SCALED_MAX);
+        let scaled = out.iter_mut().zip(self.standardised(values));
+        if own.is_empty() {
+            scaled.for_each(|(o, z)| *o = cut(z));
+            return;
+        }
+        let (means, scales) = own.split_at(own.len() / 2);
+        for (((o, z), mean), scale) in scaled.zip(means).zip(scales) {
+            *o = cut((z - f64::from(*mean)) / f64::from(*scale));
         }
     }
 
+    /// In standard deviations from the mean.
+    pub fn standardised(&self, values: &[f64]) -> impl Iterator<Item = f64> {
+        values.iter().zip(&self.mean).zip(&self.scale).map(|((x, m), s)| (x - m) / s)
+    }
+
     /// As `scale`, for a training record: what `fit` left out is missing here too.
-    pub fn scale_training(&self, values: &[f64], out: &mut [f32]) {
-        self.scale(values, out);
+    pub fn scale_training(&self, values: &[f64], own: &[f32], out: &mut [f32]) {
+        self.scale(values, own, out);
         values.iter().zip(out).filter(|(x, _)| !is_trained_on(**x)).for_each(|(_, o)| *o = f32::NAN);
     }
 
     /// A scaled value of feature `j` in its own unit again.
-    pub fn unscale(&self, j: usize, scaled: f32) -> f64 {
-        self.mean[j] + self.scale[j] * f64::from(scaled)
+    pub fn unscale(&self, j: usize, own: &[f32], scaled: f32) -> f64 {
+        let mut z = f64::from(scaled);
+        if !own.is_empty() {
+            z = f64::from(own[j]) + f64::from(own[self.mean.len() + j]) * z;
+        }
+        self.mean[j] + self.scale[j] * z
     }
 }
 
@@ -62,22 +79,29 @@ fn moments(table: &Table, rows: &[usize], j: usize) -> (f64, f64) {
     let n = present().count().max(1) as f64;
     let mean = present().sum::<f64>() / n;
     let sd = (present().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    let mut distinct: Vec<f64> = Vec::new();
-    for v in present() {
-        (low, high) = (low.min(v), high.max(v));
-        if distinct.len() <= DISCRETE_VALUES && !distinct.contains(&v) {
-            distinct.push(v);
-        }
-    }
-    if distinct.is_empty() {
+    if present().next().is_none() {
         return (0.0, 1.0);
     }
-    let size = low.abs().max(high.abs());
-    let floor = if distinct.len() <= DISCRETE_VALUES { DISCRETE_FLOOR * (high - low) } else { 0.0 };
-    let sd = sd.max(floor);
+    let size = present().map(f64::abs).fold(0.0, f64::max);
+    let sd = sd.max(discrete_floor(present()));
     // A constant sensor has no scale of its own; its size is the only hint at its unit.
     if sd > CONSTANT * size && sd > f64::MIN_POSITIVE { (mean, sd) } else { (mean, size.max(1.0)) }
+}
+
+/// What the scale of a near-discrete feature is at least; 0 of any other.
+pub(super) fn discrete_floor(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    let mut distinct: Vec<f64> = Vec::new();
+    for v in values {
+        (low, high) = (low.min(v), high.max(v));
+        if !distinct.contains(&v) {
+            distinct.push(v);
+            if distinct.len() > DISCRETE_VALUES {
+                return 0.0;
+            }
+        }
+    }
+    if distinct.is_empty() { 0.0 } else { DISCRETE_FLOOR * (high - low) }
 }
 
 #[cfg(test)]
@@ -115,9 +139,9 @@ mod tests {
         let (scaler, values) =
             (Scaler { mean: vec![1.0; 3], scale: vec![2.0; 3] }, [f64::from(f32::MAX), 5.0, f64::NAN]);
         let mut out = [0.0f32; 3];
-        scaler.scale_training(&values, &mut out);
+        scaler.scale_training(&values, &[], &mut out);
         assert!(out[0].is_nan() && out[1] == 2.0 && out[2].is_nan(), "{out:?}");
-        scaler.scale(&values, &mut out);
+        scaler.scale(&values, &[], &mut out);
         assert_eq!(out[..2], [SCALED_MAX, 2.0]);
     }
 
@@ -125,7 +149,7 @@ mod tests {
     fn scaled_values_are_finite_or_missing() {
         let scaler = Scaler { mean: vec![0.0; 4], scale: vec![1e-3; 4] };
         let mut out = [0.0f32; 4];
-        scaler.scale(&[1e300, -f64::MAX, f64::NAN, 0.002], &mut out);
+        scaler.scale(&[1e300, -f64::MAX, f64::NAN, 0.002], &[], &mut out);
         assert_eq!(out[0], SCALED_MAX);
         assert_eq!(out[1], -SCALED_MAX);
         assert!(out[2].is_nan());

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::fleet::Fleet;
 use super::scaler::Scaler;
 use crate::record::Table;
 
@@ -68,14 +69,32 @@ impl SeriesRows {
         let features = table.schema.len();
         let (values, left_out) = (vec![0.0; order.len() * features], vec![false; order.len()]);
         let mut rows = Self { features, values, series, origin: order, left_out };
-        rows.scale(table, scaler);
+        rows.scale(table, scaler, None);
         rows
     }
 
-    fn scale(&mut self, table: &Table, scaler: &Scaler) {
-        for (&i, out) in self.origin.iter().zip(self.values.chunks_exact_mut(self.features)) {
-            scaler.scale_training(table.row(i), out);
+    fn scale(&mut self, table: &Table, scaler: &Scaler, fleet: Option<&Fleet>) {
+        for range in &self.series {
+            let own = range.clone().next().and_then(|row| fleet?.known(table.name_of(self.origin[row])));
+            for row in range.clone() {
+                let out = &mut self.values[row * self.features..][..self.features];
+                scaler.scale_training(table.row(self.origin[row]), own.unwrap_or_default(), out);
+            }
         }
+    }
+
+    /// Where series differ much, each gets a mean and scale of its own. Those that are scaled are by the scaler.
+    pub fn set_apart(&mut self, table: &Table, scaler: &Scaler) -> Option<Fleet> {
+        let first = |series: usize| self.origin[self.series[series].start];
+        let fleet = Fleet::fit(self, |series| table.name_of(first(series)).to_owned())?;
+        self.scale(table, scaler, Some(&fleet));
+        Some(fleet)
+    }
+
+    /// Values of a feature in a series, without records that are left out.
+    pub fn kept(&self, series: usize, feature: usize) -> impl Iterator<Item = f32> + Clone {
+        let rows = self.series[series].clone().filter(|row| !self.left_out[*row]);
+        rows.map(move |row| self.values[row * self.features + feature])
     }
 
     /// Leaves records out (by row): no window has them in it, and all are scaled anew by the others.
@@ -84,7 +103,7 @@ impl SeriesRows {
         let kept: Vec<usize> =
             self.origin.iter().zip(&self.left_out).filter(|(_, out)| !**out).map(|(&i, _)| i).collect();
         let scaler = Scaler::of(table, &kept);
-        self.scale(table, &scaler);
+        self.scale(table, &scaler, None);
         scaler
     }
 

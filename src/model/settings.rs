@@ -30,6 +30,8 @@ pub struct ModelSettings {
     pub denoise: f64,
     /// Weight of the L1 penalty on the code in training; 0 = none.
     pub sparsity: f64,
+    /// Whether a sensor may be scaled by series.
+    pub scale: Scaling,
     /// Optimiser steps.
     pub steps: usize,
     /// Inputs per step.
@@ -51,6 +53,7 @@ impl Default for ModelSettings {
             activation: Activation::Relu,
             denoise: 0.0,
             sparsity: 0.0,
+            scale: Scaling::Auto,
             steps: 800,
             batch: 128,
             learning_rate: 3e-3,
@@ -173,6 +176,28 @@ impl Visitor<'_> for AutoVisitor {
 
     fn visit_i64<E: de::Error>(self, n: i64) -> Result<Auto, E> {
         usize::try_from(n).map(Auto::Fixed).map_err(|_| E::invalid_value(de::Unexpected::Signed(n), &self))
+    }
+}
+
+/// What mean and scale a sensor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scaling {
+    /// Those of its series, where series differ much.
+    Auto,
+    /// The same for all series.
+    Common,
+}
+
+impl FromStr for Scaling {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "common" => Ok(Self::Common),
+            _ => Err(format!("expected \"auto\" or \"common\", got {text:?}")),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::record::{Schema, Table};
 pub fn table(features: usize, values: Vec<f64>) -> Table {
     let names = (0..features).map(|j| format!("f{j}").parse().unwrap()).collect();
     let series = vec![0; values.len() / features];
-    Table { schema: Schema::new(names).unwrap(), values, series }
+    Table { schema: Schema::new(names).unwrap(), values, series, names: vec![] }
 }
 
 pub fn noise(seed: u64, n: usize) -> Vec<f64> {

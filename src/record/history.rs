@@ -16,6 +16,8 @@ pub struct Table {
     pub values: Vec<f64>,
     /// By row: the index of its series, numbered from 0 in the order in which they come in the log.
     pub series: Vec<u32>,
+    /// Of the series, by that index.
+    pub names: Vec<String>,
 }
 
 /// Values that are kept at most: 1 GiB.
@@ -74,13 +76,21 @@ impl Table {
             values.extend_from_slice(self.row(index));
             series.push(self.series[index]);
         }
-        Table { schema: self.schema.clone(), values, series }
+        Table { schema: self.schema.clone(), values, series, names: self.names.clone() }
     }
 
     /// # Panics
     /// If there is no such row.
     pub fn has_values(&self, index: usize) -> bool {
         self.row(index).iter().any(|v| !v.is_nan())
+    }
+
+    /// Name of the series of a row; of no name if it is not said.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn name_of(&self, index: usize) -> &str {
+        self.names.get(self.series[index] as usize).map_or("", String::as_str)
     }
 
     /// # Panics
@@ -184,7 +194,9 @@ impl History {
         order.sort_by_key(|&record| self.records[record].position);
 
         let width = schema.len();
-        let mut table = Table { schema, values: vec![], series: vec![] };
+        let mut table = Table { schema, values: vec![], series: vec![], names: vec![] };
+        let mut names: Vec<String> = vec![String::new(); self.series.len()];
+        self.series.into_iter().for_each(|(name, index)| names[index as usize] = name);
         let mut renumbered: HashMap<u32, u32> = HashMap::new();
         let mut row = vec![f64::NAN; width];
         for record in order {
@@ -195,7 +207,11 @@ impl History {
             }
             table.values.extend_from_slice(&row);
             let next = renumbered.len() as u32;
-            table.series.push(*renumbered.entry(kept.series).or_insert(next));
+            let index = *renumbered.entry(kept.series).or_insert(next);
+            if index == next {
+                table.names.push(std::mem::take(&mut names[kept.series as usize]));
+            }
+            table.series.push(index);
         }
         if table.series.is_empty() {
             return Err(SchemaError::NoRecords);
@@ -282,6 +298,7 @@ mod tests {
                 let table = history.finish().unwrap();
                 assert_eq!(shown(&table), "x: 7 | 8 | 9 | 100 | 101");
                 assert_eq!(table.series, [0, 1, 2, 0, 3]);
+                assert_eq!(table.names, ["b", "c", "", "a"]);
             }
         }
     }

@@ -48,7 +48,7 @@ mod tests {
     #[track_caller]
     fn check(values: &[f64], expect: Option<(f64, usize)>) {
         let schema = Schema::new(vec!["x".parse().unwrap()]).unwrap();
-        let table = Table { schema, values: values.to_vec(), series: vec![0; values.len()] };
+        let table = Table { schema, values: values.to_vec(), series: vec![0; values.len()], names: vec![] };
         let expect = expect.map(|(value, records)| StandIn { feature: "x".to_owned(), value, records });
         assert_eq!(table.stand_ins(), expect.into_iter().collect::<Vec<_>>());
     }

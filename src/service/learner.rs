@@ -168,6 +168,13 @@ impl Learner<'_> {
                         "some of the history looks like faults and was not learned from"
                     );
                 }
+                if let Some((series, learning)) = model.scaled_apart() {
+                    tracing::info!(
+                        series,
+                        learning,
+                        "series differ much: each is scaled by itself, and any that the history does not have warms longer"
+                    );
+                }
                 Ok(Some(model))
             }
         }

@@ -104,6 +104,62 @@ fn verdicts_are_bit_identical_for_any_batch_size() {
     }
 }
 
+/// A model of series `s1` to `s4` that differ in level and scale: powers of ten.
+fn of_a_fleet(features: usize, window: usize) -> Arc<Model> {
+    let mut all = table(features, Vec::new());
+    for at in 1..=4 {
+        all.names.push(format!("s{at}"));
+        all.values.extend(of_size(at, &plant(u64::from(at), 500, features)));
+        all.series.extend([at - 1; 500]);
+    }
+    fit(&all, quick(window))
+}
+
+fn of_size(size: u32, values: &[f64]) -> Vec<f64> {
+    values.iter().map(|v| 10f64.powi(size.cast_signed()) * (20.0 + v)).collect()
+}
+
+#[test]
+fn a_fleet_is_judged_by_what_each_series_is_used_to() {
+    let model = of_a_fleet(4, 3);
+    let (usual, mut detector) = (plant(9, 300, 4), detector(&model));
+    // One that was trained on, and one that was not, whose scale is learned first.
+    for (series, size, warming) in [("s2", 2, 2), ("new", 3, 202)] {
+        let mut shift = of_size(size, &usual[1196..]);
+        shift[1] += 10f64.powi(size.cast_signed()) * 15.0;
+        for (i, row) in of_size(size, &usual).chunks_exact(4).enumerate() {
+            detector.observe(of(series), row);
+            assert_eq!(detector.judge() == [Verdict::Warming], i < warming, "{series}, record {i}");
+            for sensor in detector.explain(0).sensors {
+                let off = (sensor.expected - sensor.observed.unwrap()) / 10f64.powi(size.cast_signed());
+                assert!(off.abs() < 8.0, "{series}: {sensor:?}");
+            }
+        }
+        for _ in 0..5 {
+            detector.observe(of(series), &shift);
+        }
+        assert!(matches!(detector.judge()[4], Verdict::Scored { flagged: true, .. }), "{series}");
+        assert_eq!(detector.explain(4).sensors[0].name, "f1");
+    }
+}
+
+#[test]
+fn the_scale_of_a_new_series_does_not_depend_on_batches_or_on_other_series() {
+    let model = of_a_fleet(3, 2);
+    let mut values = of_size(2, &plant(5, 800, 3));
+    values.iter_mut().step_by(41).for_each(|v| *v = f64::NAN);
+    let names = ["new", "s1", "other"];
+    let rows: Vec<(&str, &[f64])> = values.chunks_exact(3).enumerate().map(|(i, row)| (names[i % 3], row)).collect();
+    let one_by_one = verdicts(&model, &rows, 1);
+    for size in [7, 800] {
+        assert_eq!(verdicts(&model, &rows, size), one_by_one, "batches of {size}");
+    }
+    let alone: Vec<_> = rows.iter().copied().step_by(3).collect();
+    assert_eq!(verdicts(&model, &alone, 50), one_by_one.into_iter().step_by(3).collect::<Vec<_>>());
+    let back = Arc::new(Model::from_bytes(&model.to_bytes().unwrap()).unwrap());
+    assert_eq!(verdicts(&model, &rows, 64), verdicts(&back, &rows, 64));
+}
+
 #[test]
 fn a_model_read_back_scores_bit_for_bit_the_same() {
     let mut values = plant(2, 300, 5);

@@ -56,18 +56,23 @@ fn log(seed: u64, rows: usize) -> Vec<(Position, String, EventTime, Vec<f64>)> {
 #[test]
 fn a_detector_that_is_killed_and_restored_says_what_an_undisturbed_one_says() {
     for (model, seeds) in every_kind(3, 3).into_iter().zip([0..3, 3..20, 20..23, 23..26]) {
-        survives(&model, seeds);
+        survives(&model, seeds, 4, false);
     }
+    // Four of the series were trained on, the others learn their scale; one of them to the end.
+    survives(&of_a_fleet(3, 3), 26..38, 12, true);
 }
 
-fn survives(model: &Arc<Model>, seeds: std::ops::Range<u64>) {
-    let settings = SeriesSettings { max: 4, idle: Duration::from_secs(300), gap: Duration::from_secs(60) };
+fn survives(model: &Arc<Model>, seeds: std::ops::Range<u64>, max: usize, sizes: bool) {
+    let settings = SeriesSettings { max, idle: Duration::from_secs(300), gap: Duration::from_secs(60) };
     // So generous that there are incidents in ordinary noise.
     let alarms = DetectorSettings { alarms: "1 per 8 records".parse().unwrap(), ..Default::default() };
     let fresh = || Detector::new(Arc::clone(model), &alarms, &settings, &INCIDENTS);
     let mut incidents = 0;
     for seed in seeds {
-        let log = log(seed, 1_500);
+        let mut log = log(seed, 1_500);
+        for (_, series, _, values) in log.iter_mut().filter(|_| sizes) {
+            *values = of_size(series[1..].parse::<u32>().unwrap() % 5, values);
+        }
         let judge = |detector: &mut Detector, records: &[&(Position, String, EventTime, Vec<f64>)]| {
             for (position, series, time, values) in records {
                 detector.observe(Arrival { position: *position, series, time: *time }, values);
@@ -178,7 +183,7 @@ fn a_series_first_met_in_a_replay_is_taken_for_stored() {
 fn the_encoding_of_state_does_not_change_by_accident() {
     let model = fit(&table(2, plant(1, 400, 2)), quick(2));
     assert!(model.ordered());
-    let mut state = SeriesState::new(&model);
+    let mut state = SeriesState::new(&model, "");
     state.observe(&model, (Offset(258), EventTime(1_000)), &[model.scaler().mean[0], f64::NAN], Duration::ZERO);
     let mut bytes = Vec::new();
     state.encode(&model, &mut bytes);
@@ -191,7 +196,7 @@ fn the_encoding_of_state_does_not_change_by_accident() {
     let missing: Vec<usize> = (0..floats).filter(|&i| at[i].is_nan()).collect();
     assert_eq!(missing, [1, 2, 3, 7], "what of the window, and of the averages, has not come yet");
     assert!(at.iter().all(|v| *v == 0.0 || v.is_nan()), "{at:?}");
-    let started = SeriesState::new(&model).memory.numbers().flat_map(f64::to_le_bytes).collect::<Vec<u8>>();
+    let started = SeriesState::new(&model, "").memory.numbers().flat_map(f64::to_le_bytes).collect::<Vec<u8>>();
     assert_eq!(bytes[37 + 4 * floats..][..8 * numbers], started);
     assert_eq!(bytes[37 + 4 * floats + 8 * numbers..], [0], "no incident, nor what may become one");
     let back = SeriesState::decode(&bytes, &model).unwrap();
@@ -210,10 +215,26 @@ fn the_encoding_of_state_does_not_change_by_accident() {
 }
 
 #[test]
+fn a_stored_scale_that_is_none_is_refused() {
+    let model = of_a_fleet(2, 2);
+    let mut good = Vec::new();
+    SeriesState::new(&model, "s1").encode(&model, &mut good);
+    SeriesState::decode(&good, &model).unwrap();
+    // The last floats: means, scales, counts, records.
+    let scale = 37 + 4 * (model.memory_sizes().0 - 5);
+    for wrong in [0.0f32, -1.0] {
+        let mut bytes = good.clone();
+        bytes[scale..scale + 4].copy_from_slice(&wrong.to_le_bytes());
+        let refused = SeriesState::decode(&bytes, &model).unwrap_err();
+        assert_eq!(refused, StateError::OutOfRange { what: "scale of a series" });
+    }
+}
+
+#[test]
 fn stored_bytes_that_are_not_state_are_refused_and_never_panic() {
     let model = fit(&table(2, plant(1, 400, 2)), quick(2));
     let mut good = Vec::new();
-    SeriesState::new(&model).encode(&model, &mut good);
+    SeriesState::new(&model, "").encode(&model, &mut good);
     let refused = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = good.clone();
         change(&mut bytes);
@@ -311,7 +332,7 @@ fn incidents_left_open_under_another_model_are_found_in_its_checkpoint() {
     // What a table before this one left behind is over already.
     let older = fit(&table(2, plant(3, 400, 2)), quick(3));
     let mut before = Vec::new();
-    SeriesState::new(&older).encode(&older, &mut before);
+    SeriesState::new(&older, "").encode(&older, &mut before);
     let mut series = series.clone();
     series.insert("before".to_owned(), before);
     series.insert("noise".to_owned(), vec![4; 100]);

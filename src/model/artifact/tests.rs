@@ -17,6 +17,14 @@ fn ordered() -> Model {
     fitted(table(1, (0..300).map(|i| (f64::from(i) * 0.3).sin()).collect()))
 }
 
+/// One of series that differ in level.
+fn of_a_fleet() -> Model {
+    let mut all = table(1, (0..600).map(|i| (f64::from(i) * 0.3).sin() + f64::from(i / 200 * 100)).collect());
+    all.series = (0..600).map(|i| i / 200).collect();
+    all.names = ["a", "b", "c"].map(str::to_owned).into();
+    fitted(all)
+}
+
 fn fitted(table: crate::record::Table) -> Model {
     let settings = ModelSettings { steps: 50, learning_rate: 0.1 + 0.2 / 3.0, ..Default::default() };
     let source = TrainingSource::Topic { topic: "sensors".to_owned(), ranges: vec![] };
@@ -53,7 +61,7 @@ fn refusal(bytes: &[u8]) -> String {
 
 #[test]
 fn a_model_reads_back_as_it_was() {
-    for model in [model(), ordered()] {
+    for model in [model(), ordered(), of_a_fleet()] {
         let bytes = model.to_bytes().unwrap();
         let back = Model::from_bytes(&bytes).unwrap();
         assert_eq!(back.to_bytes().unwrap(), bytes);
@@ -121,6 +129,23 @@ fn forged_contents_of_ordered_models_are_refused_with_a_reason() {
         (|_, t| tensor(t, "decision.laws").bytes[40..48].copy_from_slice(&(-1f64).to_le_bytes()), "level = -1"),
     ];
     let model = ordered();
+    for (change, expect) in cases {
+        let got = refusal(&forged(&model, *change));
+        assert!(got.contains(expect), "{got:?} does not say {expect:?}");
+    }
+}
+
+#[test]
+fn forged_fleets_are_refused_with_a_reason() {
+    let cases: &[(Change, &str)] = &[
+        (|h, _| h["fleet"] = serde_json::json!([]), "number of tensors"),
+        (|h, _| h["fleet"] = serde_json::json!(["a", "c", "b"]), "ascending"),
+        (|h, _| h["fleet"] = serde_json::json!(["a", "b"]), "expected F32 [2, 2]"),
+        (|_, t| tensor(t, "fleet.own").bytes[4..8].fill(0), "fleet.own scale = 0"),
+        (|_, t| *tensor(t, "fleet.priors") = Tensor::wide(&[0.0, 1.0, 1.0]), "fleet.priors scale = 0"),
+        (|_, t| *tensor(t, "fleet.priors") = Tensor::wide(&[1.0, -1.0, 1.0]), "fleet.priors means = -1"),
+    ];
+    let model = of_a_fleet();
     for (change, expect) in cases {
         let got = refusal(&forged(&model, *change));
         assert!(got.contains(expect), "{got:?} does not say {expect:?}");
