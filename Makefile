@@ -4,7 +4,7 @@
 SHARE ?= 1
 FAULTS ?=
 
-.PHONY: test-faults fuzz
+.PHONY: test-faults fuzz bench-peers
 test-faults:
 	cargo test --release --test faults -- --share $(SHARE) $(FAULTS)
 
@@ -13,3 +13,11 @@ SECONDS ?= 60
 
 fuzz:
 	cargo +nightly fuzz run payload -- -max_total_time=$(SECONDS)
+
+# Parts of residua against libraries that are used from Python, which are installed into a virtual environment: one table of ratios.
+PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
+
+bench-peers:
+	python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --requirement benches/peers/requirements.txt
+	PEERS_PYTHON=$(abspath $(PEERS))/bin/python cargo bench --bench peers

@@ -9,33 +9,13 @@ use apache_avro::Schema as AvroSchema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use residua::record::{
-    Decoder, InputSettings, NoSchema, Offset, PartitionId, Position, RawRecord, Schema, SchemaText, WriterSchemas,
-};
+use residua::record::{Decoder, InputSettings, NoSchema, Schema, SchemaText, WriterSchemas};
 use serde_json::Value;
 
-const FIELDS: usize = 38;
-const RECORD_BYTES: usize = 559;
+#[path = "support/record.rs"]
+mod record;
 
-fn name(field: usize) -> String {
-    format!("s{field:02}")
-}
-
-/// The record with every `step`-th key after the other; 1 is the order of the schema.
-fn record(step: usize) -> Vec<u8> {
-    let member = |field: usize| {
-        // Six digits after the point, five in the first fields, which makes up the size.
-        let digits = if field < 12 { 5 } else { 6 };
-        format!("\"{}\":{:.digits$}", name(field), ((field * field) as f64 * 0.618_034).fract())
-    };
-    let members: Vec<String> = (0..FIELDS).map(|at| member(at * step % FIELDS)).collect();
-    format!("{{{}}}", members.join(",")).into_bytes()
-}
-
-fn raw(value: &[u8]) -> RawRecord<'_> {
-    let position = Position { partition: PartitionId(0), offset: Offset(0) };
-    RawRecord { position, key: Some(b"pump-3"), value: Some(value), timestamp_ms: Some(0), traceparent: None }
-}
+use record::{FIELDS, RECORD_BYTES, name, raw, records};
 
 /// The usual way: a tree of everything, then one lookup per feature.
 fn decode_by_value(bytes: &[u8], names: &[String], values: &mut [f64]) {
@@ -77,9 +57,7 @@ fn bench(c: &mut Criterion) {
     let names: Vec<String> = (0..FIELDS).map(name).collect();
     let schema = Schema::new(names.iter().map(|name| name.parse().expect("a path")).collect()).expect("a schema");
     let mut decoder = Decoder::new(&InputSettings::default(), &schema).expect("a decoder");
-    // Steps without a common divisor with 38 visit every key once.
-    let records: Vec<Vec<u8>> = (1..FIELDS).step_by(2).filter(|step| *step != 19).map(record).collect();
-    assert!(records.iter().all(|record| record.len() == RECORD_BYTES), "{} bytes", records[0].len());
+    let records = records();
     let (mut values, mut expect) = ([0.0; FIELDS], [0.0; FIELDS]);
     decoder.decode(&raw(&records[5]), &mut values).expect("a record");
     decode_by_value(&records[5], &names, &mut expect);

@@ -15,9 +15,6 @@ const BATCH: usize = 256;
 const WARM_BATCHES: usize = 400;
 const BATCHES: usize = 400;
 
-/// Matrix products for a batch, as counted: the layers of both networks, and their whitenings. The library takes a buffer for each and gives it
-/// back; one more allocation per record would be 256 more.
-const PRODUCTS: usize = 10;
 /// Memory for what is told of an incident: its own, its parts, and those of the copy that is told.
 const PER_TOLD: usize = 4;
 
@@ -85,6 +82,7 @@ fn a_record_takes_no_memory_in_steady_state() {
     let taken = allocation_counter::measure(|| (flagged, told) = run(WARM_BATCHES..WARM_BATCHES + BATCHES));
     println!("{taken:?} for {} records, {flagged} flagged, {told} told", BATCHES * BATCH);
     assert!(flagged > 0 && told > 0, "nothing was found, which may take memory");
-    assert!(taken.count_total <= (PRODUCTS * BATCHES + PER_TOLD * told) as u64, "{taken:?}");
-    assert_eq!(taken.count_current, 0, "{taken:?}");
+    assert!(taken.count_total <= (PER_TOLD * told) as u64, "{taken:?}");
+    // An incident that was open before may have ended.
+    assert!(taken.count_current <= 0, "{taken:?}");
 }

@@ -11,7 +11,7 @@ const EDGES: [&str; 5] = ["kafka", "metrics", "http", "registry", "web"];
 const CORE: [&str; 4] = ["detector", "incident", "model", "record"];
 
 /// A crate, and the only modules that may name it.
-const OWNED: [(&str, &[&str]); 10] = [
+const OWNED: [(&str, &[&str]); 11] = [
     ("rdkafka", &["kafka"]),
     ("prometheus", &["metrics"]),
     ("tokio", &["service", "http"]),
@@ -20,7 +20,8 @@ const OWNED: [(&str, &[&str]); 10] = [
     ("ureq", &["web"]),
     ("openssl", &["web", "http", "kafka"]),
     ("rmp_serde", &["record"]),
-    ("ndarray", &["model", "detector"]),
+    ("ndarray", &["model"]),
+    ("fearless_simd", &["model"]),
     ("smartcore", &["model", "cli"]),
 ];
 

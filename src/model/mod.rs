@@ -1,10 +1,10 @@
 //! The model: what normal looks like, learned from records, and how strange one record is.
 //!
-//! what looks like a fault is left out (`audit`) -> scale (`scaler`; by series where they differ much, `fleet`) -> what each network sees (`view`, chosen by `profile`) ->
-//! autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
+//! what looks like a fault is left out (`audit`) -> scale (`scaler`; by series where they differ much, `fleet`) -> what each network sees
+//! (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
 //! (`residual`) -> distance -> level, smoothed per series: the rank. From the residual of one of the networks a statistic that `decision`
 //! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all
-//! together, `artifact` writes and reads the result.
+//! together, `artifact` writes and reads the result. What a record costs is in `kernel` (dense layers) and `lanes` (all other arithmetic).
 //! The reasons and sources are in docs/detection.md.
 
 mod alarms;
@@ -143,9 +143,14 @@ pub(crate) struct Judged {
     pub alone: f64,
 }
 
-/// Keeps flagged records above all others; `acute`: of those, how close they are to what opens an incident.
+/// Keeps flagged records above all others; `acute`: of those, how close they are to what opens an incident, at most 1.
 fn score(flagged: bool, rank: f64, acute: f64) -> f64 {
-    if flagged { 1.0 + rank + acute } else { rank / (1.0 + rank) }
+    if !flagged {
+        return rank / (1.0 + rank);
+    }
+    // By rank + acute, and 1 + rank of what is strange and opens incidents: whatever is only held is less sure, and above 1 all the same.
+    let both = rank + acute;
+    if both < 2.0 { 1.0 + both * both / 4.0 } else { both }
 }
 
 impl Model {
@@ -475,7 +480,7 @@ impl Model {
                 let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
                 let alone = rank / threshold.min(lowest);
                 let flagged = alone >= 1.0;
-                Judged { flagged, alone, score: score(flagged, rank / threshold, 0.0) }
+                Judged { flagged, alone, score: score(flagged, rank / threshold, 1.0) }
             }
         }
     }

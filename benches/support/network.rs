@@ -1,0 +1,63 @@
+//! Autoencoders of three sizes with random weights, and how long things take.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use ndarray::{Array1, Array2, Axis};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use residua::model::{Activation, Kernel, Room};
+
+pub const SHAPES: [[usize; 5]; 3] = [[38, 24, 8, 24, 38], [100, 64, 16, 64, 100], [256, 128, 32, 128, 256]];
+pub const BATCH: usize = 256;
+
+/// With tanh after the first and the third layer.
+pub struct Network {
+    pub layers: Vec<(Array2<f32>, Array1<f32>)>,
+    kernel: Kernel,
+    room: Room,
+    pub x: Array2<f32>,
+    out: Vec<f32>,
+}
+
+impl Network {
+    pub fn new(shape: [usize; 5]) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut random = |rows: usize, columns: usize| {
+            Array2::from_shape_simple_fn((rows, columns), || rng.random_range(-0.3f32..0.3))
+        };
+        let layers: Vec<_> =
+            shape.windows(2).map(|w| (random(w[0], w[1]), random(1, w[1]).remove_axis(Axis(0)))).collect();
+        let activation = |l: usize| (l % 2 == 0).then_some(Activation::Tanh);
+        let views = layers.iter().enumerate().map(|(l, (w, b))| (w.view(), Some(b.view()), activation(l)));
+        let kernel = Kernel::new(views);
+        Self { room: kernel.room(), kernel, x: random(BATCH, shape[0]), out: vec![0.0; BATCH * shape[0]], layers }
+    }
+
+    pub fn multiply_adds(&self) -> usize {
+        self.layers.iter().map(|(weight, _)| weight.len()).sum()
+    }
+
+    /// Reconstructions of all records together.
+    pub fn batch(&mut self) {
+        let Self { kernel, room, x, out, .. } = self;
+        kernel.apply(BATCH, black_box(x.as_slice().unwrap_or_default()), black_box(out), room);
+    }
+
+    /// And one by one.
+    pub fn alone(&mut self) {
+        let Self { kernel, room, x, out, .. } = self;
+        let inputs = x.ncols();
+        let rows = x.as_slice().unwrap_or_default().chunks_exact(inputs);
+        for (row, out) in rows.zip(out.chunks_exact_mut(inputs)) {
+            kernel.apply(1, black_box(row), black_box(out), room);
+        }
+    }
+}
+
+/// Seconds for each of `count` times.
+pub fn timed(count: usize, mut run: impl FnMut()) -> f64 {
+    let since = Instant::now();
+    (0..count).for_each(|_| run());
+    since.elapsed().as_secs_f64() / count as f64
+}
