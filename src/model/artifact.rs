@@ -24,7 +24,7 @@ use super::{ARTIFACT_BYTES_MAX, Deciding, Model, Profile, RowCounts, TrainingSou
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.

@@ -309,9 +309,9 @@ fn to_columns<S: Simd>(simd: S, count: usize, rows: &[f32], columns: &mut [Colum
     let width = columns.len();
     for (at, columns) in (0..width).step_by(LANES).zip(columns.chunks_mut(LANES)) {
         let mut square = [f32x16::splat(simd, 0.0); LANES];
-        for i in 0..LANES {
+        for (i, values) in square.iter_mut().enumerate() {
             if i < count {
-                square[i] = read(simd, &rows[i * width + at..], 0.0);
+                *values = read(simd, &rows[i * width + at..], 0.0);
             }
         }
         let square = transposed(square);

@@ -140,7 +140,7 @@ fn ln<S: Simd>(simd: S, x: f32x16<S>) -> f32x16<S> {
         -1.666_805_8e-1,
         2.000_071_5e-1,
         -2.499_999_4e-1,
-        3.333_333_1e-1,
+        3.333_333e-1,
     ];
     let c = |value: f32| f32x16::splat(simd, value);
     let bits: u32x16<S> = x.to_bits();
@@ -162,7 +162,7 @@ pub fn squares(n: usize, values: &[f32]) -> f64 {
         let mut sums = f32x16::splat(simd, 0.0);
         for at in sixteens(n) {
             let values = first(simd, n - at).select(read(simd, &values[at..], 0.0), f32x16::splat(simd, 0.0));
-            sums = sums + values * values;
+            sums += values * values;
         }
         sum(sums)
     })
@@ -300,8 +300,8 @@ pub fn errors(
             let square = z * z;
             let part = (square - one).max(f32x16::splat(simd, least) * square);
             write(n - at, read(simd, &parts[at..], 0.0) + missing.select(zero, part), &mut parts[at..]);
-            sums = sums + missing.select(zero, z);
-            present = present + missing.select(zero, one);
+            sums += missing.select(zero, z);
+            present += missing.select(zero, one);
         }
         Errors { sum: sum(sums), present: sum(present) }
     })

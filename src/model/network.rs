@@ -107,7 +107,7 @@ impl Network {
 
     /// For another processor.
     pub(super) fn kernel_at(&self, level: Level) -> Kernel {
-        let activation = |l: usize| (l % 2 == 0).then_some(self.activation);
+        let activation = |l: usize| l.is_multiple_of(2).then_some(self.activation);
         let layers = self.layers.iter().enumerate();
         Kernel::at(level, layers.map(|(l, layer)| (layer.weight.view(), Some(layer.bias.view()), activation(l))))
     }
