@@ -333,16 +333,15 @@ fn to_rows<S: Simd>(simd: S, columns: &[Column], rows: &mut [f32]) {
     // The last values of a row are written with what belongs to the next one behind them, which comes later.
     for at in (0..width).step_by(LANES).rev() {
         let mut square = [f32x16::splat(simd, 0.0); LANES];
-        for i in 0..LANES {
+        for (i, values) in square.iter_mut().enumerate() {
             if let Some(column) = columns.get(at + i) {
-                square[i] = f32x16::load_array_ref(simd, &column.0);
+                *values = f32x16::load_array_ref(simd, &column.0);
             }
         }
-        let square = transposed(square);
-        for i in 0..LANES {
+        for (i, values) in transposed(square).iter().enumerate() {
             if i < count {
                 let rows = &mut rows[i * width + at..];
-                write(rows.len(), square[i], rows);
+                write(rows.len(), *values, rows);
             }
         }
     }
