@@ -11,31 +11,33 @@ use residua::model::{Activation, Kernel, Room};
 pub const SHAPES: [[usize; 5]; 3] = [[38, 24, 8, 24, 38], [100, 64, 16, 64, 100], [256, 128, 32, 128, 256]];
 pub const BATCH: usize = 256;
 
-/// With tanh after the first and the third layer.
 pub struct Network {
-    pub layers: Vec<(Array2<f32>, Array1<f32>)>,
     kernel: Kernel,
     room: Room,
     pub x: Array2<f32>,
     out: Vec<f32>,
 }
 
+fn random(rng: &mut ChaCha8Rng, rows: usize, columns: usize) -> Array2<f32> {
+    Array2::from_shape_simple_fn((rows, columns), || rng.random_range(-0.3..0.3))
+}
+
+/// Weights and bias of each layer.
+pub fn layers(shape: [usize; 5]) -> Vec<(Array2<f32>, Array1<f32>)> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut layer = |w: &[usize]| (random(&mut rng, w[0], w[1]), random(&mut rng, 1, w[1]).remove_axis(Axis(0)));
+    shape.windows(2).map(&mut layer).collect()
+}
+
 impl Network {
+    /// With tanh after the first and the third layer.
     pub fn new(shape: [usize; 5]) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut random = |rows: usize, columns: usize| {
-            Array2::from_shape_simple_fn((rows, columns), || rng.random_range(-0.3f32..0.3))
-        };
-        let layers: Vec<_> =
-            shape.windows(2).map(|w| (random(w[0], w[1]), random(1, w[1]).remove_axis(Axis(0)))).collect();
-        let activation = |l: usize| (l % 2 == 0).then_some(Activation::Tanh);
+        let layers = layers(shape);
+        let activation = |l: usize| l.is_multiple_of(2).then_some(Activation::Tanh);
         let views = layers.iter().enumerate().map(|(l, (w, b))| (w.view(), Some(b.view()), activation(l)));
         let kernel = Kernel::new(views);
-        Self { room: kernel.room(), kernel, x: random(BATCH, shape[0]), out: vec![0.0; BATCH * shape[0]], layers }
-    }
-
-    pub fn multiply_adds(&self) -> usize {
-        self.layers.iter().map(|(weight, _)| weight.len()).sum()
+        let x = random(&mut ChaCha8Rng::seed_from_u64(2), BATCH, shape[0]);
+        Self { room: kernel.room(), kernel, x, out: vec![0.0; BATCH * shape[0]] }
     }
 
     /// Reconstructions of all records together.
