@@ -80,7 +80,7 @@ pub struct Arrival<'a> {
 /// Judgement on one record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
-    /// The series has no full window yet.
+    /// The series has no full window yet, or its scale is being learned.
     Warming,
     /// `score` is finite and not negative, 1.0 is the threshold. `incident`: where the incident that is open with this record began.
     Scored { score: f64, flagged: bool, incident: Option<Offset> },

@@ -133,7 +133,7 @@ impl Metrics {
         Ok(Metrics {
             consumed: r.counter("residua_records_consumed_total", "Records read from the input topic.")?,
             scored: r.counter("residua_records_scored_total", "Records that got a score.")?,
-            warming: r.counter("residua_records_warming_total", "Records of a series that has no full window yet.")?,
+            warming: r.counter("residua_records_warming_total", "Records of a series that has no full window yet, or whose scale is being learned.")?,
             rewound: r.counter(
                 "residua_records_rewound_total",
                 "Records read but not committed, because a transaction was aborted or a partition lost; they are read again.",
