@@ -1,5 +1,5 @@
-//! Parts of residua against the libraries that people use from Python: one table of ratios. `make bench-peers` installs the libraries into
-//! a virtual environment and runs this; PEERS_PYTHON is its interpreter.
+//! residua against what people use from Python, its parts and the whole program: tables of ratios. `make bench-peers` installs the libraries
+//! into a virtual environment and runs this; PEERS_PYTHON is its interpreter. The whole program needs Kafka, which is started.
 //!
 //! Ours and theirs take turns, each for a few milliseconds, and the best of each counts. Without PEERS_PYTHON nothing is measured.
 
@@ -11,8 +11,11 @@ use residua::record::{Decoder, InputSettings, Schema};
 
 #[path = "../support/network.rs"]
 mod network;
+mod program;
 #[path = "../support/record.rs"]
 mod record;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 use network::{BATCH, Network, SHAPES, timed};
 use record::{FIELDS, name, raw, records};
@@ -70,6 +73,12 @@ fn compare(what: &str, rival: &str, ours: &mut dyn FnMut(usize) -> f64, theirs: 
 }
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, bootstrap, topic, count] = words.as_slice()
+        && flag == "--consume"
+    {
+        return program::consume(bootstrap, topic, count.parse().expect("a number of records"));
+    }
     let Ok(python) = std::env::var("PEERS_PYTHON") else {
         println!("nothing measured: PEERS_PYTHON is not set; use `make bench-peers`");
         return;
@@ -107,4 +116,6 @@ fn main() {
             &mut |count| peers.took(&format!("{rival} {} {count}", file.path().display())),
         );
     }
+    println!();
+    program::compare(&python);
 }

@@ -70,13 +70,18 @@ def decode(name, path, count):
     return timed(count, run)
 
 
-sessions = {}
-for line in sys.stdin:
-    match line.split():
-        case ["score", shape, batch, count]:
-            took = score(sessions, shape, int(batch), int(count))
-        case ["orjson" | "msgspec" as name, path, count]:
-            took = decode(name, path, int(count))
-        case _:
-            sys.exit(f"unknown request {line!r}")
-    print(took, flush=True)
+def main():
+    sessions = {}
+    for line in sys.stdin:
+        match line.split():
+            case ["score", shape, batch, count]:
+                took = score(sessions, shape, int(batch), int(count))
+            case ["orjson" | "msgspec" as name, path, count]:
+                took = decode(name, path, int(count))
+            case _:
+                sys.exit(f"unknown request {line!r}")
+        print(took, flush=True)
+
+
+if __name__ == "__main__":
+    main()
