@@ -184,18 +184,18 @@ mod tests {
             imputed: false,
         };
         let sensors = [
-            sensor("motor.current", 39.6, 56.012998910708276, 0.7841499314743929),
-            sensor("valve.position", 65.7, 62.456889324915736, 0.04534670968731548),
+            sensor("motor.current", 39.6, 56.01299835310166, 0.7841499033684866),
+            sensor("valve.position", 65.7, 62.45688987615871, 0.045346707557569886),
         ];
         let alert = Alert {
             topic: "plant",
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 2.1113519953674054,
-            record_score: 1.6980109367362697,
+            score: 2.1103339701839134,
+            record_score: 1.6980116842114423,
             incident: Some(Offset(5723)),
-            model: "92cc9bc635b52d68",
+            model: "50fd429b3ddfec85",
             sensors: &sensors,
             other_share: 0.0,
         };
