@@ -52,9 +52,12 @@ impl<'de> Reader<'_, 'de> {
 
     #[inline]
     fn take(&mut self, byte: u8) -> Option<()> {
-        let found = self.peek() == byte;
-        self.at += usize::from(found);
-        found.then_some(())
+        // A jump, which is foreseen: where to go on must not wait for what is read here.
+        if self.peek() != byte {
+            return None;
+        }
+        self.at += 1;
+        Some(())
     }
 
     #[inline]
@@ -199,7 +202,9 @@ impl<'de> Reader<'_, 'de> {
     #[inline]
     fn number(&mut self) -> Option<f64> {
         let from = self.at;
-        let negative = self.take(b'-').is_some();
+        // No jump: nobody foresees a sign.
+        let negative = self.peek() == b'-';
+        self.at += usize::from(negative);
         let first = self.at;
         let mut number = self.digits(0)?;
         let mut count = self.at - first;
