@@ -12,9 +12,10 @@ use super::series::SeriesRows;
 pub const LEARNING: usize = 200;
 /// Consecutive records say no more than one that does not depend on others.
 const BLOCK: f64 = 50.0;
-/// Series that say how much series differ: so many, each of at least this many records.
+/// Series that say how much series differ: so many, each of at least this many records, six that do not depend on each other. Of fewer the
+/// means differ because a machine is in another part of its cycle.
 const SERIES_MIN: usize = 3;
-const ROWS_MIN: usize = 100;
+const ROWS_MIN: usize = 300;
 /// A feature is scaled by series if their means differ by more than what one of them does itself (an intraclass correlation of a
 /// half; variance between them, in variances within) ...
 const MEANS_MIN: f64 = 1.0;
