@@ -19,8 +19,8 @@ fn ordered() -> Model {
 
 /// One of series that differ in level.
 fn of_a_fleet() -> Model {
-    let mut all = table(1, (0..600).map(|i| (f64::from(i) * 0.3).sin() + f64::from(i / 200 * 100)).collect());
-    all.series = (0..600).map(|i| i / 200).collect();
+    let mut all = table(1, (0..1200).map(|i| (f64::from(i) * 0.3).sin() + f64::from(i / 400 * 100)).collect());
+    all.series = (0..1200).map(|i| i / 400).collect();
     all.names = ["a", "b", "c"].map(str::to_owned).into();
     fitted(all)
 }
