@@ -9,7 +9,7 @@
 use fearless_simd::{Level, Simd, dispatch, f32x16, prelude::*};
 use ndarray::{ArrayView1, ArrayView2};
 
-use super::lanes::{LANES, read, write};
+use super::lanes::{LANES, read, tanh, write};
 use super::settings::Activation;
 
 /// So many records or fewer go alone: sixteen at once cost about as much as three.
@@ -282,25 +282,6 @@ fn activated<S: Simd>(simd: S, activation: Option<Activation>, x: f32x16<S>) -> 
         Some(Activation::Relu) => x.max(f32x16::splat(simd, 0.0)),
         Some(Activation::Tanh) => tanh(simd, x),
     }
-}
-
-/// Rational approximation (degrees 13 and 6) of tanh as in Eigen: within a few units in the last place of f32.
-#[inline(always)]
-fn tanh<S: Simd>(simd: S, x: f32x16<S>) -> f32x16<S> {
-    let c = |value: f32| f32x16::splat(simd, value);
-    let x = x.max(c(-7.905_311)).min(c(7.905_311));
-    let q = x * x;
-    let p = c(-2.760_768_5e-16);
-    let p = p.mul_add(q, c(2.000_188e-13));
-    let p = p.mul_add(q, c(-8.604_672e-11));
-    let p = p.mul_add(q, c(5.122_297e-8));
-    let p = p.mul_add(q, c(1.485_722_4e-5));
-    let p = p.mul_add(q, c(6.372_619e-4));
-    let p = x * p.mul_add(q, c(4.893_525e-3));
-    let r = c(1.198_258_4e-6);
-    let r = r.mul_add(q, c(1.185_347e-4));
-    let r = r.mul_add(q, c(2.268_434_6e-3));
-    p / r.mul_add(q, c(4.893_525e-3))
 }
 
 /// The first `count` rows (sixteen at most, others count as zeros) become columns, one for each value of a row.
