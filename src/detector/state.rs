@@ -8,7 +8,7 @@ use crate::model::{Edition, Memory, MemoryError, Model};
 use crate::record::{EventTime, Offset};
 
 /// Of the encoding. Another one is not read: the series begins anew.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 /// Version, sizes and numbers.
 const HEAD: usize = 1 + 3 * 4 + 3 * 8;

@@ -21,6 +21,7 @@ mod member;
 mod memory;
 mod network;
 mod profile;
+mod recent;
 mod residual;
 mod scaler;
 mod series;
@@ -48,18 +49,17 @@ pub(crate) use tile::{TILE, Tile};
 
 use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
 pub(crate) use decision::Statistic;
-use decision::{Decision, RARITIES};
+use decision::Decision;
 use fleet::Fleet;
 use law::Laws;
 use member::{Kernels, Member, Slow};
 use memory::Places;
 use scaler::Scaler;
+use recent::RARITIES;
 use tail::Tail;
 
 /// Largest artifact that is written or read.
 pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Weight of the newest record in how often levels were reached of late, where rows have no order.
-const RECENT_RECORDS: f64 = 1.0 / 100.0;
 
 /// A learned model. Immutable; scoring state lives in the detector.
 #[derive(Debug)]
@@ -475,8 +475,8 @@ impl Model {
             }
             Judge::Unordered { threshold, levels } => {
                 let recent = &mut memory.watch.recent;
-                recent.see(RECENT_RECORDS, |i, _| rank >= levels[i]);
-                let admitted = recent.admitted(RECENT_RECORDS);
+                recent.see(recent::RECORDS, |i, _| rank >= levels[i]);
+                let admitted = recent.admitted();
                 let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
                 let alone = rank / threshold.min(lowest);
                 let flagged = alone >= 1.0;
