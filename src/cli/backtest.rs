@@ -258,7 +258,11 @@ mod tests {
         let fault = lines[1..].iter().find(|l| row(l[1]) <= 700 && row(l[2]) >= 719).unwrap();
         assert!(row(fault[1]) >= 600 && row(fault[3]) >= 20 && fault[6].starts_with("a 0."), "{incidents}");
         let page = std::fs::read_to_string(place("report.html")).unwrap();
-        assert!(page.contains(&format!("{} to {}", fault[1], fault[2])) && page.contains("incident F1") && page.matches("<svg").count() == 2);
+        assert!(
+            page.contains(&format!("{} to {}", fault[1], fault[2]))
+                && page.contains("incident F1")
+                && page.matches("<svg").count() == 2
+        );
         let said = String::from_utf8(said).unwrap();
         let flagged: usize = said.lines().nth(1).and_then(|l| l.split_once(' ')).unwrap().0.parse().unwrap();
         assert!((20..41).contains(&flagged) && said.contains("of 300 later rows flagged, incidents: "), "{said}");

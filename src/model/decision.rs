@@ -209,9 +209,9 @@ impl Decision {
     /// An incident counts as one more block.
     fn end_block(&self, watch: &mut Watch) {
         let openers = [QUICK, ALONE].map(|i| watch.channels[i]);
-        watch.recent.see(MEMORY, |_, rarity| {
-            openers.iter().any(|c| c.highest >= c.peak + reach(SHARE * rarity) * c.spread)
-        });
+        watch
+            .recent
+            .see(MEMORY, |_, rarity| openers.iter().any(|c| c.highest >= c.peak + reach(SHARE * rarity) * c.spread));
         watch.blocks = (watch.blocks + 1.0).min(MEMORY);
         for (channel, law) in watch.channels.iter_mut().zip(&self.laws) {
             let limit = CLIP * channel.spread;

@@ -48,14 +48,14 @@ pub use settings::{Activation, Auto, ModelSettings, Scaling, SettingError};
 pub(crate) use tile::{TILE, Tile};
 
 use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
-pub(crate) use decision::Statistic;
 use decision::Decision;
+pub(crate) use decision::Statistic;
 use fleet::Fleet;
 use law::Laws;
 use member::{Kernels, Member, Slow};
 use memory::Places;
-use scaler::Scaler;
 use recent::RARITIES;
+use scaler::Scaler;
 use tail::Tail;
 
 /// Largest artifact that is written or read.

@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, Visitor};
 
 use super::avro::{self, Schemas, WriterSchemas};
 use super::csv::Columns;
+use super::ends::Ends;
 use super::json;
 use super::scalar::Scalar;
 use super::trie::Trie;
@@ -31,6 +32,8 @@ pub struct Decoder {
     trie: Trie,
     /// By edge of the trie: whether the key was in this record.
     seen: Vec<bool>,
+    /// Of the JSON text that is read.
+    ends: Ends,
     /// Of lines.
     columns: Option<Columns>,
     /// Of Avro.
@@ -70,6 +73,7 @@ impl Decoder {
             missing: settings.missing,
             missing_values: settings.missing_values.clone(),
             seen: vec![false; trie.len()],
+            ends: Ends::default(),
             trie,
             columns,
             schemas: Schemas::default(),
@@ -121,7 +125,10 @@ impl Decoder {
     fn read<'a>(&mut self, bytes: &'a [u8], values: &mut [f64]) -> Result<Found<'a>, Refusal> {
         self.seen.fill(false);
         if self.format == Format::Json {
-            if let Some(found) = json::read(text_of(bytes)?, &mut self.trie, &mut self.seen, values) {
+            if !self.ends.find(bytes) {
+                text_of(bytes)?;
+            }
+            if let Some(found) = json::read(bytes, &self.ends, &mut self.trie, &mut self.seen, values) {
                 return Ok(found);
             }
             self.seen.fill(false);
@@ -142,7 +149,8 @@ impl Decoder {
             values.fill(f64::NAN);
         }
         self.seen.fill(false);
-        let found = json::read(text, &mut self.trie, &mut self.seen, fast);
+        self.ends.find(text.as_bytes());
+        let found = json::read(text.as_bytes(), &self.ends, &mut self.trie, &mut self.seen, fast);
         self.seen.fill(false);
         (found, self.read_slowly(text.as_bytes(), slow))
     }

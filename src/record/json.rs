@@ -3,6 +3,7 @@
 //! Whatever is not of that shape (escapes, keys that come twice, a wrong type, anything that is no JSON) is not decided here: the caller
 //! reads it again with the whole grammar. So nothing is refused here, and what is read is read as there; a differential test says so.
 
+use super::ends::Ends;
 use super::scalar::Scalar;
 use super::trie::{Roles, Trie, Want};
 use super::walk::Found;
@@ -20,12 +21,19 @@ const EXACT_MAX: u64 = 1 << 53;
 /// So many decimal digits fit into 64 bits.
 const DIGITS_MAX: usize = 19;
 
-/// The values of a record go into `values`. None: the record is of another shape, and `trie` alone is still of use.
-pub(super) fn read<'de>(text: &'de str, trie: &mut Trie, seen: &mut [bool], values: &mut [f64]) -> Option<Found<'de>> {
+/// The values of a record go into `values`. None: the record is of another shape, and `trie` alone is still of use. `text` is UTF-8, and
+/// `ends` are its.
+pub(super) fn read<'de>(
+    text: &'de [u8],
+    ends: &Ends,
+    trie: &mut Trie,
+    seen: &mut [bool],
+    values: &mut [f64],
+) -> Option<Found<'de>> {
     if !trie.is_plain() {
         return None;
     }
-    let mut reader = Reader { text, at: 0, trie, seen, values, found: Found::default() };
+    let mut reader = Reader { text, ends, at: 0, trie, seen, values, found: Found::default() };
     reader.blanks();
     reader.take(b'{')?;
     reader.object(0)?;
@@ -34,7 +42,8 @@ pub(super) fn read<'de>(text: &'de str, trie: &mut Trie, seen: &mut [bool], valu
 }
 
 struct Reader<'a, 'de> {
-    text: &'de str,
+    text: &'de [u8],
+    ends: &'a Ends,
     /// The next byte.
     at: usize,
     trie: &'a mut Trie,
@@ -47,7 +56,7 @@ impl<'de> Reader<'_, 'de> {
     /// The next byte; 0, which is nowhere of use, at the end.
     #[inline]
     fn peek(&self) -> u8 {
-        self.text.as_bytes().get(self.at).copied().unwrap_or(0)
+        self.text.get(self.at).copied().unwrap_or(0)
     }
 
     #[inline]
@@ -60,8 +69,14 @@ impl<'de> Reader<'_, 'de> {
         Some(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn blanks(&mut self) {
+        if self.peek() <= b' ' {
+            self.some_blanks();
+        }
+    }
+
+    fn some_blanks(&mut self) {
         while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
             self.at += 1;
         }
@@ -69,7 +84,7 @@ impl<'de> Reader<'_, 'de> {
 
     /// What lies between `from` and here. Both are beside ASCII characters.
     fn since(&self, from: usize) -> Option<&'de str> {
-        self.text.get(from..self.at)
+        self.text.get(from..self.at).and_then(|text| str::from_utf8(text).ok())
     }
 
     /// The object of `node`, after its brace.
@@ -80,17 +95,9 @@ impl<'de> Reader<'_, 'de> {
         }
         let mut last = None;
         loop {
-            self.take(b'"')?;
-            let edge = self.key(node, last)?;
-            self.blanks();
-            self.take(b':')?;
-            self.blanks();
-            match edge {
-                None => self.skip(0)?,
-                Some(edge) => {
-                    last = Some(edge);
-                    self.value(edge)?;
-                }
+            match self.features(node, last) {
+                Some(edge) => last = Some(edge),
+                None => self.member(node, &mut last)?,
             }
             self.blanks();
             if self.take(b'}').is_some() {
@@ -101,17 +108,72 @@ impl<'de> Reader<'_, 'de> {
         }
     }
 
+    /// Members from here on whose values are short numbers, as most are. The edge of the last one, after whose value this stops; None: there
+    /// is no such member.
+    fn features(&mut self, node: usize, last: Option<usize>) -> Option<usize> {
+        let (text, mut at, mut done) = (self.text, self.at, None);
+        let blank = |at| usize::from(text.get(at) == Some(&b' '));
+        // After a comma and after a colon: as the first time, or where to read on would wait for what is read there.
+        let (mut comma, mut colon) = (None, None);
+        let mut guess = self.trie.guess(node, last);
+        loop {
+            let (edge, after) = match self.trie.edges().get(guess).and_then(|edge| edge.token.ends(text, at)) {
+                Some(after) => (guess, after),
+                None => match self.other(node, done.or(last), at) {
+                    Some(other) => other,
+                    None => return done,
+                },
+            };
+            let Want::Feature(index) = self.trie.edge(edge).want else { return done };
+            let begin = after + *colon.get_or_insert_with(|| blank(after));
+            let Some((end, value)) = self.ends.after(begin).and_then(|end| Some((end, short(text, begin, end)?)))
+            else {
+                return done;
+            };
+            if std::mem::replace(&mut self.seen[edge], true) {
+                return done;
+            }
+            self.values[index] = value;
+            (self.at, done) = (end, Some(edge));
+            if text[end] != b',' {
+                return done;
+            }
+            at = end + 1 + *comma.get_or_insert_with(|| blank(end + 1));
+            guess = self.trie.edge(edge).next;
+        }
+    }
+
+    /// Which needed key is at `at`, and where what follows its colon is. None too where a blank is before that.
+    #[inline(never)]
+    fn other(&mut self, node: usize, last: Option<usize>, at: usize) -> Option<(usize, usize)> {
+        let key = self.text.get(at..)?.strip_prefix(b"\"")?;
+        let (edge, after) = self.trie.look_up(node, &key[..plain(key)?], self.text, at)?;
+        self.trie.learn(node, last, edge);
+        Some((edge, after))
+    }
+
+    /// Any member.
+    fn member(&mut self, node: usize, last: &mut Option<usize>) -> Option<()> {
+        self.take(b'"')?;
+        let edge = self.key(node, *last)?;
+        self.blanks();
+        self.take(b':')?;
+        self.blanks();
+        match edge {
+            None => self.skip(0),
+            Some(edge) => {
+                *last = Some(edge);
+                self.value(edge)
+            }
+        }
+    }
+
     /// The edge of the key that begins here, if it is needed; behind its quote afterwards.
     #[inline]
     fn key(&mut self, node: usize, last: Option<usize>) -> Option<Option<usize>> {
-        let guess = self.trie.guess(node, last);
-        let rest = &self.text.as_bytes()[self.at..];
-        if let Some(length) = self.trie.starts(guess, rest) {
-            self.at += length + 1;
-            return Some(Some(guess));
-        }
+        let rest = &self.text[self.at..];
         let length = plain(rest)?;
-        let edge = self.trie.look_up(node, &rest[..length]);
+        let edge = self.trie.find(node, self.trie.guess(node, last), &rest[..length]);
         self.at += length + 1;
         if let Some(edge) = edge {
             self.trie.learn(node, last, edge);
@@ -125,7 +187,16 @@ impl<'de> Reader<'_, 'de> {
             return None;
         }
         match self.trie.edge(edge).want {
-            Want::Feature(index) => self.values[index] = self.feature()?,
+            Want::Feature(index) => {
+                let short = self.ends.after(self.at).and_then(|end| Some((end, short(self.text, self.at, end)?)));
+                self.values[index] = match short {
+                    Some((end, value)) => {
+                        self.at = end;
+                        value
+                    }
+                    None => self.feature()?,
+                };
+            }
             Want::Object(node) => match self.peek() {
                 b'{' => {
                     self.at += 1;
@@ -138,7 +209,7 @@ impl<'de> Reader<'_, 'de> {
         Some(())
     }
 
-    #[inline]
+    #[inline(never)]
     fn feature(&mut self) -> Option<f64> {
         match self.peek() {
             b'-' | b'0'..=b'9' => self.number(),
@@ -167,7 +238,7 @@ impl<'de> Reader<'_, 'de> {
     }
 
     fn literal(&mut self, word: &str) -> Option<()> {
-        let found = self.text.as_bytes()[self.at..].starts_with(word.as_bytes());
+        let found = self.text[self.at..].starts_with(word.as_bytes());
         self.at += if found { word.len() } else { 0 };
         found.then_some(())
     }
@@ -175,7 +246,7 @@ impl<'de> Reader<'_, 'de> {
     /// A string without escapes.
     fn string(&mut self) -> Option<()> {
         self.take(b'"')?;
-        self.at += plain(&self.text.as_bytes()[self.at..])? + 1;
+        self.at += plain(&self.text[self.at..])? + 1;
         Some(())
     }
 
@@ -183,7 +254,7 @@ impl<'de> Reader<'_, 'de> {
     #[inline]
     fn digits(&mut self, mut number: u64) -> Option<u64> {
         let from = self.at;
-        while let Some(next) = self.text.as_bytes().get(self.at..).and_then(<[u8]>::first_chunk) {
+        while let Some(next) = self.text.get(self.at..).and_then(<[u8]>::first_chunk) {
             let (value, count) = first_digits(u64::from_le_bytes(*next));
             number = number.wrapping_mul(TENS[count]).wrapping_add(value);
             self.at += count;
@@ -199,7 +270,6 @@ impl<'de> Reader<'_, 'de> {
     }
 
     /// Rounded as Rust rounds. None also beyond the range.
-    #[inline]
     fn number(&mut self) -> Option<f64> {
         let from = self.at;
         // No jump: nobody foresees a sign.
@@ -208,7 +278,7 @@ impl<'de> Reader<'_, 'de> {
         let first = self.at;
         let mut number = self.digits(0)?;
         let mut count = self.at - first;
-        if count > 1 && self.text.as_bytes()[first] == b'0' {
+        if count > 1 && self.text[first] == b'0' {
             return None;
         }
         let mut fraction = 0;
@@ -276,7 +346,7 @@ impl<'de> Reader<'_, 'de> {
         let _ = self.take(b'-');
         let first = self.at;
         self.digits(0)?;
-        if self.at - first > 1 && self.text.as_bytes()[first] == b'0' {
+        if self.at - first > 1 && self.text[first] == b'0' {
             return None;
         }
         if self.take(b'.').is_some() {
@@ -293,8 +363,7 @@ impl<'de> Reader<'_, 'de> {
     }
 }
 
-/// The value of the decimal digits that eight bytes of text begin with, and how many they are. All at once, as by Lemire ("Number Parsing at
-/// a Gigabyte per Second", 2021, section 6), with the digits moved to the end first.
+/// The value of the decimal digits that eight bytes of text begin with, and how many they are.
 #[inline]
 fn first_digits(text: u64) -> (u64, usize) {
     const EACH: u64 = 0x0101_0101_0101_0101;
@@ -305,16 +374,133 @@ fn first_digits(text: u64) -> (u64, usize) {
     if count == 0 {
         return (0, 0);
     }
-    let digits = digits << (64 - 8 * count);
-    let pairs = (digits & (0x0f * EACH)).wrapping_mul(2561) >> 8;
+    (eight_digits((digits << (64 - 8 * count)) & (0x0f * EACH)), count)
+}
+
+/// The value of eight digits, the first in the lowest byte. All at once, as by Lemire ("Number Parsing at a Gigabyte per Second", 2021,
+/// section 6).
+#[inline]
+fn eight_digits(digits: u64) -> u64 {
+    let pairs = digits.wrapping_mul(2561) >> 8;
     let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul(6_553_601) >> 16;
-    let value = (fours & 0x0000_ffff_0000_ffff).wrapping_mul(42_949_672_960_001) >> 32;
-    (value, count)
+    (fours & 0x0000_ffff_0000_ffff).wrapping_mul(42_949_672_960_001) >> 32
+}
+
+/// The number that is all of `text` from `begin` to `end`, of eight characters at most besides its sign, and without an exponent. None: it is
+/// none, or another.
+#[inline(always)]
+fn short(text: &[u8], begin: usize, end: usize) -> Option<f64> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let eight = u64::from_le_bytes(*text.get(end.checked_sub(8)?..end)?.first_chunk()?);
+    let negative = text[begin] == b'-';
+    let length = end.wrapping_sub(begin + usize::from(negative));
+    if !(1..=8).contains(&length) {
+        return None;
+    }
+    // The characters at the upper end, zeros before them.
+    let before = 64 - 8 * length as u32;
+    let zeroed = (eight ^ (u64::from(b'0') * EACH)) & (u64::MAX << before);
+    // The lowest byte that is a point: a bit above a lower byte only is never set.
+    let point = zeroed ^ (u64::from(b'.' ^ b'0') * EACH);
+    let points = point.wrapping_sub(EACH) & !point & (0x80 * EACH);
+    // What is before the point moves to where that is; without one, to where it is.
+    let (digits, fraction) = if points == 0 {
+        (zeroed, 0)
+    } else {
+        let at = points.trailing_zeros() - 7;
+        if at <= before || at == 56 {
+            return None;
+        }
+        let upper = u64::MAX << at << 8;
+        ((zeroed & upper) | ((zeroed << 8) & !upper), 7 - at / 8)
+    };
+    let whole = length as u32 - fraction - u32::from(points != 0);
+    let others = (digits.wrapping_add((0x7f - 9) * EACH) | digits) & (0x80 * EACH);
+    if others != 0 || (whole > 1 && (zeroed >> before) as u8 == 0) {
+        return None;
+    }
+    // Two floats that are exact: their quotient is the nearest to the true one (Clinger 1990).
+    let value = eight_digits(digits) as f64 / POWERS[fraction as usize];
+    // No jump: nobody foresees a sign.
+    Some(f64::from_bits(value.to_bits() ^ (u64::from(negative) << 63)))
 }
 
 /// The length of what lies before the next quote, if nothing in it is more than it seems.
 #[inline]
 fn plain(bytes: &[u8]) -> Option<usize> {
-    let length = bytes.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20)?;
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let mut at = 0;
+    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let text = u64::from_le_bytes(*eight);
+        // In the highest bit of each byte: whether it is less than that. The lowest one is true; above one there may be more.
+        let less = |text: u64, than: u8| text.wrapping_sub(u64::from(than) * EACH) & !text & (0x80 * EACH);
+        let is = |byte: u8| less(text ^ (u64::from(byte) * EACH), 1);
+        let ends = is(b'"') | is(b'\\') | less(text, 0x20);
+        if ends != 0 {
+            at += ends.trailing_zeros() as usize / 8;
+            return (bytes[at] == b'"').then_some(at);
+        }
+        at += 8;
+    }
+    let length = at + bytes[at..].iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20)?;
     (bytes[length] == b'"').then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn what_is_plain_ends_at_its_quote() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        for _ in 0..100_000 {
+            let special = b"\"\\\n\x1f \x7f\x80";
+            let byte = |_| match rng.random_range(0..30) {
+                0 => special[rng.random_range(0..special.len())],
+                _ => rng.random_range(b' '..=0xff),
+            };
+            let bytes: Vec<u8> = (0..40).map(byte).collect();
+            let end = bytes.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20);
+            assert_eq!(plain(&bytes), end.filter(|&end| bytes[end] == b'"'), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn short_numbers_are_what_rust_reads_and_nothing_else_is_one() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut random = |characters: &[u8], most: usize| -> String {
+            let length = rng.random_range(0..=most);
+            (0..length).map(|_| char::from(characters[rng.random_range(0..characters.len())])).collect()
+        };
+        let mut numbers = 0;
+        for _ in 0..400_000 {
+            let before = random(b"0123456789.-\":", 20);
+            // Digits, and now and then what makes a number another or none.
+            let (sign, rest) = (random(b"-", 1), random(b"0123456789", 6));
+            let text = match random(b"abcd", 1).as_str() {
+                "a" => random(b"0123456789.-+eE \":", 17),
+                "b" => random(b"00123456789..-", 17),
+                _ => format!("{sign}{rest}.{}", random(b"0123456789", 6)),
+            };
+            let all = format!("{before}{text},");
+            let found = short(all.as_bytes(), before.len(), before.len() + text.len());
+            let expect = serde_json::from_str::<f64>(&text).ok().filter(|_| !text.contains(' '));
+            match (found, expect) {
+                (Some(found), expect) => {
+                    assert_eq!(Some(found.to_bits()), expect.map(f64::to_bits), "{all}");
+                    numbers += 1;
+                }
+                (None, Some(number)) => {
+                    let long = text.trim_start_matches('-').len() > 8 || text.contains(['e', 'E']);
+                    // Where a text begins eight characters cannot be read at once.
+                    assert!(long || before.len() + text.len() < 8, "{all}: {number}");
+                }
+                (None, None) => {}
+            }
+        }
+        assert!(numbers > 100_000, "{numbers}");
+    }
 }

@@ -7,6 +7,7 @@ mod alert;
 mod avro;
 mod csv;
 mod decode;
+mod ends;
 mod history;
 mod json;
 mod path;

@@ -22,24 +22,45 @@ struct Node {
 
 #[derive(Debug, Clone)]
 pub(super) struct Edge {
-    key: Box<str>,
-    /// The first eight bytes of the key and the quote after it, and which of them there are.
-    head: u64,
-    mask: u64,
+    pub token: Token,
     /// The edge that came after this one last time.
-    next: usize,
+    pub next: usize,
     pub want: Want,
     /// The path's text, for messages.
     pub path: Box<str>,
 }
 
-/// See [`Edge`].
-fn head(key: &str) -> (u64, u64) {
-    let (mut head, mut mask) = ([0; 8], [0; 8]);
-    for (at, byte) in key.bytes().chain([b'"']).take(8).enumerate() {
-        (head[at], mask[at]) = (byte, 0xff);
+/// A key as it is in a JSON text: its quotes, and the colon after it.
+#[derive(Debug, Clone)]
+pub(super) struct Token {
+    text: Box<str>,
+    /// The first eight bytes, and which of them there are.
+    head: u64,
+    mask: u64,
+}
+
+impl Token {
+    fn new(key: &str) -> Token {
+        let text = format!("\"{key}\":");
+        let (mut head, mut mask) = ([0; 8], [0; 8]);
+        for (at, byte) in text.bytes().take(8).enumerate() {
+            (head[at], mask[at]) = (byte, 0xff);
+        }
+        Token { text: text.into(), head: u64::from_le_bytes(head), mask: u64::from_le_bytes(mask) }
     }
-    (u64::from_le_bytes(head), u64::from_le_bytes(mask))
+
+    fn key(&self) -> &[u8] {
+        &self.text.as_bytes()[1..self.text.len() - 2]
+    }
+
+    /// Where it ends, if it is at `at` of a text and eight bytes of that are.
+    #[inline]
+    pub fn ends(&self, text: &[u8], at: usize) -> Option<usize> {
+        let (head, end) = (text.get(at..)?.first_chunk()?, at + self.text.len());
+        let same = (u64::from_le_bytes(*head) ^ self.head) & self.mask == 0
+            && (self.text.len() <= 8 || text.get(at + 8..end) == Some(&self.text.as_bytes()[8..]));
+        same.then_some(end)
+    }
 }
 
 /// The edges of one node by their keys. Which keys there are is configured, so that nobody from outside can make it slow.
@@ -65,27 +86,33 @@ impl Keys {
     }
 
     #[inline]
-    fn find(&self, key: &[u8], edges: &[Edge]) -> Option<usize> {
+    fn find<T>(&self, key: &[u8], is: impl Fn(usize) -> Option<T>) -> Option<T> {
         let mut at = Keys::hash(key);
         loop {
-            let edge = self.slots[at & (self.slots.len() - 1)]? as usize;
-            if edges[edge].key.as_bytes() == key {
-                return Some(edge);
+            let edge = self.slots[at & (self.slots.len() - 1)]?;
+            if let Some(found) = is(edge as usize) {
+                return Some(found);
             }
             at = at.wrapping_add(1);
         }
     }
 
-    /// Eight bytes at a time, multiplied and folded.
+    /// Eight bytes at a time, multiplied and folded. Those at the end may count twice.
     #[inline]
     fn hash(key: &[u8]) -> usize {
-        let mut hash = key.len() as u64;
-        for part in key.chunks(8) {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 32;
-        }
+        let mix = |hash: u64, word: u64| {
+            let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            product ^ (product >> 32)
+        };
+        let length = key.len() as u64;
+        let hash = if let Some(last) = key.last_chunk() {
+            let whole = key.as_chunks().0.iter().fold(length, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+            mix(whole, u64::from_le_bytes(*last))
+        } else if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
+            mix(length, u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)))
+        } else {
+            mix(length, key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)))
+        };
         hash as usize
     }
 }
@@ -138,7 +165,7 @@ impl Trie {
             roles.into_iter().map(|(path, roles)| Field { path, keys: path.keys(), roles }).collect();
         let mut trie = Trie { nodes: vec![], edges: vec![], plain: true };
         trie.add_node(&fields.iter().collect::<Vec<_>>(), 0);
-        trie.plain = trie.edges.iter().all(|edge| !edge.key.contains(['"', '\\']));
+        trie.plain = trie.edges.iter().all(|edge| !edge.token.key().iter().any(|byte| b"\"\\".contains(byte)));
         Ok(trie)
     }
 
@@ -151,6 +178,10 @@ impl Trie {
         &self.edges[edge]
     }
 
+    pub fn edges(&self) -> &[Edge] {
+        &self.edges
+    }
+
     /// The edge that will be next in `node` after edge `last`, if objects have their keys in the order of last time.
     pub fn guess(&self, node: usize, last: Option<usize>) -> usize {
         match last {
@@ -161,33 +192,17 @@ impl Trie {
 
     /// The edge of `key` in `node`, first looked for at `guess`.
     #[inline]
-    pub fn find(&self, node: usize, guess: usize, key: &str) -> Option<usize> {
+    pub fn find(&self, node: usize, guess: usize, key: &[u8]) -> Option<usize> {
         match self.edges.get(guess) {
-            Some(edge) if *edge.key == *key => Some(guess),
-            _ => self.look_up(node, key.as_bytes()),
+            Some(edge) if edge.token.key() == key => Some(guess),
+            _ => self.nodes[node].keys.find(key, |edge| (self.edges[edge].token.key() == key).then_some(edge)),
         }
     }
 
-    /// The edge of `key` in `node`.
+    /// The edge of `key` in `node`, whose token is at `at` of `text`, and where that ends.
     #[inline]
-    pub fn look_up(&self, node: usize, key: &[u8]) -> Option<usize> {
-        self.nodes[node].keys.find(key, &self.edges)
-    }
-
-    /// The length of the edge's key, if `text` begins with that and a quote.
-    #[inline]
-    pub fn starts(&self, edge: usize, text: &[u8]) -> Option<usize> {
-        let edge = self.edges.get(edge)?;
-        let (key, length) = (edge.key.as_bytes(), edge.key.len());
-        if let Some(first) = text.first_chunk() {
-            if (u64::from_le_bytes(*first) ^ edge.head) & edge.mask != 0 {
-                return None;
-            }
-            if length < 8 {
-                return Some(length);
-            }
-        }
-        (text.starts_with(key) && text.get(length) == Some(&b'"')).then_some(length)
+    pub fn look_up(&self, node: usize, key: &[u8], text: &[u8], at: usize) -> Option<(usize, usize)> {
+        self.nodes[node].keys.find(key, |edge| Some((edge, self.edges[edge].token.ends(text, at)?)))
     }
 
     /// Whether every key is written in JSON as it is.
@@ -219,8 +234,7 @@ impl Trie {
             let path = first.path.ancestors().nth(depth).unwrap_or(first.path.as_str());
             // A guess never leaves its node: the last edge is followed by the first.
             let next = start + (at + 1) % count;
-            let (head, mask) = head(key);
-            self.edges.push(Edge { key: (*key).into(), head, mask, next, want: first.roles.want(), path: path.into() });
+            self.edges.push(Edge { token: Token::new(key), next, want: first.roles.want(), path: path.into() });
         }
         for (at, inside) in by_key.values().enumerate() {
             if inside[0].keys.len() > depth + 1 {
@@ -251,17 +265,17 @@ mod tests {
     #[test]
     fn keys_lead_to_what_is_wanted_of_them() {
         let trie = Trie::new(&paths(&["b", "o.x", r"o.p\.q", "t"]), None, Some(&"t".parse().unwrap())).unwrap();
-        let b = trie.find(0, 0, "b").unwrap();
+        let b = trie.find(0, 0, b"b").unwrap();
         assert_eq!(trie.edge(b).want, Want::Feature(0));
-        let t = trie.find(0, b, "t").unwrap();
+        let t = trie.find(0, b, b"t").unwrap();
         assert_eq!(trie.edge(t).want, Want::Text(Roles { feature: Some(3), series: false, time: true }));
-        let o = trie.find(0, b, "o").unwrap();
+        let o = trie.find(0, b, b"o").unwrap();
         assert_eq!(&*trie.edge(o).path, "o");
         let Want::Object(node) = trie.edge(o).want else { panic!("{:?}", trie.edge(o)) };
-        let q = trie.find(node, 0, "p.q").unwrap();
+        let q = trie.find(node, 0, b"p.q").unwrap();
         assert_eq!((trie.edge(q).want, &*trie.edge(q).path), (Want::Feature(2), r"o.p\.q"));
-        assert_eq!(trie.find(0, b, "x"), None);
-        assert_eq!(trie.find(node, trie.guess(node, None), "b"), None);
+        assert_eq!(trie.find(0, b, b"x"), None);
+        assert_eq!(trie.find(node, trie.guess(node, None), b"b"), None);
     }
 
     #[test]
@@ -270,7 +284,7 @@ mod tests {
         for _ in 0..2 {
             let mut last = None;
             for key in ["c", "a", "b"] {
-                let found = trie.find(0, trie.guess(0, last), key).unwrap();
+                let found = trie.find(0, trie.guess(0, last), key.as_bytes()).unwrap();
                 trie.learn(0, last, found);
                 last = Some(found);
             }

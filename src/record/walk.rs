@@ -249,7 +249,7 @@ impl<'de> Visitor<'de> for KeySeed<'_> {
 
     #[inline]
     fn visit_str<E: Error>(self, key: &str) -> Result<Option<usize>, E> {
-        Ok(self.trie.find(self.node, self.guess, key))
+        Ok(self.trie.find(self.node, self.guess, key.as_bytes()))
     }
 
     // Keys that are no texts are none that anybody needs.
