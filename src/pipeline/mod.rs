@@ -30,6 +30,8 @@ use crate::record::{InputSettings, NO_SCHEMA, PartitionId, Position, SchemaError
 
 /// Records judged in one forward pass at most.
 const BATCH_RECORDS_MAX: usize = 1_024;
+/// Records of a turn, at most.
+const TURN_RECORDS_MAX: usize = 64;
 /// Longest wait for a record; bounds how late a wish to stop or a due commit is seen.
 const POLL_MAX: Duration = Duration::from_millis(50);
 /// Pause before something that failed is tried again.
@@ -204,7 +206,7 @@ impl Worker {
         Ok(())
     }
 
-    /// One record or one rebalance, and what is due after it.
+    /// Some records or one rebalance, and what is due after that.
     fn turn(&mut self) -> Result<(), WorkerError> {
         self.shared.pulse.turn();
         if let Some(observed) = self.input.take_observed() {
@@ -221,9 +223,29 @@ impl Worker {
         if self.engine.has_left_open() {
             self.open.begin(&mut self.output)?;
         }
+        // What is looked at once a turn costs a record little, the clock too.
+        let mut wait = self.open.wait(self.tuning.commit_interval);
+        for _ in 0..TURN_RECORDS_MAX {
+            if !self.step(wait)? || self.engine.waiting() >= BATCH_RECORDS_MAX {
+                break;
+            }
+            wait = Duration::ZERO;
+        }
+        if self.engine.waiting() >= BATCH_RECORDS_MAX {
+            self.judge()?;
+        }
+        if self.open.is_due(self.tuning.commit_interval) {
+            self.commit(Checkpoint::WhenDue)?;
+            self.look_around();
+        }
+        self.follow()
+    }
+
+    /// One record or one rebalance, if one comes within `wait`. Whether it was a record, as there may be more.
+    fn step(&mut self, wait: Duration) -> Result<bool, WorkerError> {
         let mut freed = false;
-        match self.input.poll(self.open.wait(self.tuning.commit_interval))? {
-            Polled::Record(_) if self.broken => {}
+        let more = match self.input.poll(wait)? {
+            Polled::Record(_) if self.broken => true,
             Polled::Record(message) => {
                 let raw = message.raw();
                 let partition = raw.position.partition;
@@ -232,7 +254,7 @@ impl Worker {
                         let position = raw.position;
                         drop(message);
                         self.hold(position, why)?;
-                        return self.follow();
+                        return Ok(false);
                     }
                     freed = self.waiting.release(partition);
                 }
@@ -253,22 +275,22 @@ impl Worker {
                         engine.take(&message, &raw, &settings.kafka, output, &mut open.outcomes)?;
                     }
                 }
+                true
             }
-            Polled::Assign(partitions) => self.announce(partitions)?,
-            Polled::Revoke(partitions) => self.hand_over(&partitions)?,
-            Polled::Idle => {}
-        }
+            Polled::Assign(partitions) => {
+                self.announce(partitions)?;
+                false
+            }
+            Polled::Revoke(partitions) => {
+                self.hand_over(&partitions)?;
+                false
+            }
+            Polled::Idle => false,
+        };
         if freed {
             self.note_astray();
         }
-        if self.engine.waiting() >= BATCH_RECORDS_MAX {
-            self.judge()?;
-        }
-        if self.open.is_due(self.tuning.commit_interval) {
-            self.commit(Checkpoint::WhenDue)?;
-            self.look_around();
-        }
-        self.follow()
+        Ok(more)
     }
 
     fn judge(&mut self) -> kafka::Result<()> {
