@@ -37,7 +37,7 @@ impl Detector {
         let memory = &table.state(slot).memory;
         let input = &batch.members[last].inputs[index * inputs..][..inputs];
         tile.clear();
-        tile.push(input);
+        tile.push(input, true);
         model.reconstruct(last, tile);
         let values = &batch.values[index * features..][..features];
         let parts = &batch.parts[index * features..][..features];

@@ -13,7 +13,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly
 use serde::{Deserialize, Serialize};
 
 use crate::incident::{Change, Incident, IncidentSettings, Seen, Span};
-use crate::model::{ADOPT_AFTER, AlarmBudget, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile};
+use crate::model::{ADOPT_AFTER, AlarmBudget, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile, has_gaps};
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
 use series::SeriesTable;
@@ -231,7 +231,7 @@ impl Detector {
                 member.inputs.resize(to, f32::NAN);
             } else {
                 state.input(model, at, &mut member.inputs);
-                missing |= member.inputs[from..].iter().any(|v| v.is_nan());
+                missing |= has_gaps(&member.inputs[from..]);
             }
         }
         if !warming {
@@ -453,9 +453,9 @@ impl Batch {
             residuals.resize(x.len(), 0.0);
             slow.resize(if model.is_followed(at) { x.len() } else { 0 }, 0.0);
             distances.resize(self.series.len(), [0.0; 2]);
-            for part in self.whole.chunks(TILE).chain(self.gaps.chunks(TILE)) {
+            for (part, gaps) in parts(&self.whole, &self.gaps) {
                 tile.clear();
-                part.iter().for_each(|&i| tile.push(&x[i * inputs..][..inputs]));
+                part.iter().for_each(|&i| tile.push(&x[i * inputs..][..inputs], gaps));
                 model.reconstruct(at, tile);
                 for (row, &i) in tile.residuals().chunks_exact(inputs).zip(part) {
                     residuals[i * inputs..][..inputs].copy_from_slice(row);
@@ -505,14 +505,14 @@ impl Batch {
         for (at, (member, tile)) in ranking {
             let inputs = model.inputs(at);
             let MemberBatch { inputs: x, residuals, slow, distances } = member;
-            for part in self.whole.chunks(TILE).chain(self.gaps.chunks(TILE)) {
+            for (part, gaps) in parts(&self.whole, &self.gaps) {
                 for (which, of) in
                     [&*residuals, &*slow].into_iter().enumerate().take(1 + usize::from(model.is_followed(at)))
                 {
                     tile.clear();
                     for &i in part {
                         let range = i * inputs..(i + 1) * inputs;
-                        tile.push_residual(&of[range.clone()], &x[range]);
+                        tile.push_residual(&of[range.clone()], &x[range], gaps);
                     }
                     model.whiten(at, which == 1, tile);
                     for (row, &i) in part.iter().enumerate() {
@@ -525,6 +525,12 @@ impl Batch {
             }
         }
     }
+}
+
+/// Records that are scored together, and whether values of theirs are missing.
+fn parts<'a>(whole: &'a [usize], gaps: &'a [usize]) -> impl Iterator<Item = (&'a [usize], bool)> {
+    let tiles = |records: &'a [usize], gaps| records.chunks(TILE).map(move |part| (part, gaps));
+    tiles(whole, false).chain(tiles(gaps, true))
 }
 
 #[cfg(test)]

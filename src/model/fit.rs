@@ -217,7 +217,7 @@ impl Held {
             tile.clear();
             for held in part {
                 seen.write(held.row, &mut input);
-                tile.push(&input);
+                tile.push(&input, true);
             }
             tile.reconstruct(&kernel);
             let mut out = residuals.slice_mut(s![start..start + part.len(), ..]);

@@ -45,7 +45,7 @@ pub use kernel::{Kernel, Room};
 pub use memory::{Memory, MemoryError, SPARE as MEMORY_SPARE};
 pub use profile::Profile;
 pub use settings::{Activation, Auto, ModelSettings, Scaling, SettingError};
-pub(crate) use tile::{TILE, Tile};
+pub(crate) use tile::{TILE, Tile, has_gaps};
 
 use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
 use decision::Decision;

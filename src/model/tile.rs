@@ -47,9 +47,9 @@ impl Tile {
         self.missing.clear();
     }
 
-    /// Adds one input (scaled, NaN = missing). At most `TILE` fit.
-    pub fn push(&mut self, input: &[f32]) {
-        self.note_missing(input);
+    /// Adds one input (scaled, NaN = missing, which is `gaps` only). At most `TILE` fit.
+    pub fn push(&mut self, input: &[f32], gaps: bool) {
+        self.note_missing(input, gaps);
         let row = &mut self.x[self.rows * self.inputs..][..self.inputs];
         row.copy_from_slice(input);
         for (_, j) in missing_in(&self.missing, self.rows) {
@@ -59,14 +59,15 @@ impl Tile {
     }
 
     /// Adds one residual that is known already; its input tells what is missing. Then `whiten`.
-    pub fn push_residual(&mut self, residual: &[f32], input: &[f32]) {
+    pub fn push_residual(&mut self, residual: &[f32], input: &[f32], gaps: bool) {
         self.residuals[self.rows * self.inputs..][..self.inputs].copy_from_slice(residual);
-        self.note_missing(input);
+        self.note_missing(input, gaps);
         self.rows += 1;
     }
 
-    fn note_missing(&mut self, input: &[f32]) {
-        if lanes::any_nan(input.len(), input) {
+    fn note_missing(&mut self, input: &[f32], gaps: bool) {
+        debug_assert!(gaps || !has_gaps(input));
+        if gaps {
             let missing = input.iter().enumerate().filter(|(_, v)| v.is_nan());
             self.missing.extend(missing.map(|(j, _)| (self.rows, j)));
         }
@@ -132,6 +133,11 @@ impl Tile {
     pub fn reconstruction(&self, row: usize) -> &[f32] {
         &self.reconstruction[row * self.inputs..][..self.inputs]
     }
+}
+
+/// Whether a value of an input is missing.
+pub fn has_gaps(input: &[f32]) -> bool {
+    lanes::any_nan(input.len(), input)
 }
 
 /// Those of one row.
