@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use residua::record::{Decoder, InputSettings, Schema};
 
+mod latency;
 #[path = "../support/network.rs"]
 mod network;
 mod program;

@@ -11,13 +11,14 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 
+use crate::latency;
 use crate::record::{FIELDS, name};
-use crate::support::{self, Broker, Outgoing, PATIENCE, residua, wait_for};
+use crate::support::{self, Broker, Outgoing, PATIENCE, Process, residua, wait_for};
 
 const RECORDS: usize = 300_000;
 const TRAINING: usize = 20_000;
 const SERIES: usize = 200;
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 const ROUNDS: usize = 3;
 /// Longest that a program may take for all records.
 const TIME_MAX: Duration = Duration::from_secs(180);
@@ -62,10 +63,11 @@ pub fn compare(python: &str) {
     for (what, took) in &best {
         println!("{what:<46} {:>9.0} ns {:>21.1}x", 1e9 * took, took / best[0].1);
     }
+    latency::measure(broker, &models[1].1);
 }
 
 /// Sensors that remember, of some machines in turn.
-fn records(count: usize, seed: u64) -> impl Iterator<Item = Outgoing> {
+pub fn records(count: usize, seed: u64) -> impl Iterator<Item = Outgoing> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut sensors = vec![[0.0f64; FIELDS]; SERIES];
     (0..count).map(move |at| {
@@ -100,15 +102,7 @@ fn printed(command: &mut Command) -> f64 {
 /// Of residua, from the assignment to the commit of the last record.
 fn worked_off(broker: &Broker, topic: &str, model: &str, round: usize) -> f64 {
     let group = support::topic(&format!("peers-group-{round}"));
-    let config = format!(
-        "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\ngroup = \"{group}\"\nstart = \"earliest\"\n\
-         [learning]\nmodel_file = \"{model}\"\n[service]\nworkers = 1\n[http]\nlisten = \"\"\n",
-        broker.bootstrap
-    );
-    let made = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
-    assert!(made.status.success(), "{made:?}");
-    let process = residua(&["run"], &config);
-    process.wait_for_line("partitions assigned", PATIENCE);
+    let process = serve(broker, topic, model, &group);
     let before = processor_seconds(&process.id().to_string());
     wait_for("the group to commit the end of the input", TIME_MAX, || {
         let committed: i64 = broker.committed(&group, topic).into_iter().flatten().sum();
@@ -118,6 +112,20 @@ fn worked_off(broker: &Broker, topic: &str, model: &str, round: usize) -> f64 {
     process.signal("TERM");
     assert!(process.wait(PATIENCE).status.success());
     took / RECORDS as f64
+}
+
+/// residua at work on a topic from its beginning, once it has partitions.
+pub fn serve(broker: &Broker, topic: &str, model: &str, group: &str) -> Process {
+    let config = format!(
+        "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\ngroup = \"{group}\"\nstart = \"earliest\"\n\
+         [learning]\nmodel_file = \"{model}\"\n[service]\nworkers = 1\n[http]\nlisten = \"\"\n",
+        broker.bootstrap
+    );
+    let made = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
+    assert!(made.status.success(), "{made:?}");
+    let process = residua(&["run"], &config);
+    process.wait_for_line("partitions assigned", PATIENCE);
+    process
 }
 
 /// User and system time of a process, all threads.

@@ -10,6 +10,7 @@ mod decode;
 mod ends;
 mod history;
 mod json;
+mod number;
 mod path;
 mod position;
 mod refusal;

@@ -1,4 +1,4 @@
-//! What a hundred thousand series take: memory per series beside what `check` estimates, and the time to take them over.
+//! What one, a thousand and a hundred thousand series take: memory beside what `check` estimates, and the time to take them over.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,20 @@ use crate::stream::PARTITIONS;
 use crate::support::{PATIENCE, Process, plant, residua, topic, wait_for};
 use crate::{Lab, RECOVERY_MAX};
 
-const SERIES: usize = 100_000;
-/// Records of each.
+const SERIES: [usize; 3] = [1, 1_000, 100_000];
+/// Records of each, at least, and of all together.
 const STEPS: usize = 4;
+const RECORDS: usize = 40_000;
 
 /// Prints memory at rest, with all series, and after a kill -9 and a restore of all of them.
 pub fn run(lab: &Lab<'_>) {
+    SERIES.into_iter().for_each(|series| run_with(lab, series));
+}
+
+fn run_with(lab: &Lab<'_>, series: usize) {
     let broker = &lab.cluster.broker;
-    let name = topic("memory");
+    let name = topic(&format!("memory-{series}"));
+    let steps = (RECORDS / series).max(STEPS);
     broker.create_topic(&name, PARTITIONS as i32, &[]);
     let group = format!("{name}-one");
     let config = lab.config(&name, "one", &broker.bootstrap, "exactly-once", "one") + "[model]\nwindow = 3\n";
@@ -24,8 +30,9 @@ pub fn run(lab: &Lab<'_>) {
 
     let process = start(&config);
     let idle = resident_kib(process.id());
-    for step in 0..STEPS {
-        broker.produce(&name, plant::records_of(SERIES, step as u64, step..step + 1, &[]));
+    let at_once = (RECORDS / series).max(1);
+    for step in (0..steps).step_by(at_once) {
+        broker.produce(&name, plant::records_of(series, step as u64, step..steps.min(step + at_once), &[]));
     }
     let ends = lab.ends(&name);
     wait_for("the group to commit the end of the input", RECOVERY_MAX, || {
@@ -45,8 +52,8 @@ pub fn run(lab: &Lab<'_>) {
     process.signal("TERM");
     assert!(process.wait(PATIENCE).status.success());
 
-    let each = |kib: u64| (kib.saturating_sub(idle) * 1024) as f64 / SERIES as f64;
-    println!("\n{SERIES} series of 8 sensors, window 3, {} records; {estimate}", SERIES * STEPS);
+    let each = |kib: u64| (kib.saturating_sub(idle) * 1024) as f64 / series as f64;
+    println!("\n{series} series of 8 sensors, window 3, {} records; {estimate}", series * steps);
     println!("at rest             {:>6} MiB", idle / 1024);
     println!("with all series     {:>6} MiB, {:.0} bytes for each", loaded / 1024, each(loaded));
     println!("restored            {:>6} MiB, {:.0} bytes for each", restored / 1024, each(restored));
