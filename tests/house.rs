@@ -21,7 +21,7 @@ const OWNED: [(&str, &[&str]); 11] = [
     ("openssl", &["web", "http", "kafka"]),
     ("rmp_serde", &["record"]),
     ("ndarray", &["model"]),
-    ("fearless_simd", &["model"]),
+    ("fearless_simd", &["model", "record"]),
     ("smartcore", &["model", "cli"]),
 ];
 
