@@ -14,8 +14,10 @@ const RATE: usize = 10_000;
 const SECONDS: usize = 20;
 /// Every so many records one is strange.
 const STRANGE: usize = 997;
-/// After the last record.
+/// Until whoever reads the alerts has joined, and after the last record.
+const JOIN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(3);
 const COMMIT_INTERVAL_MS: u64 = 100; // residua's default
 
 /// Prints a line. `model`: a file.
@@ -31,6 +33,10 @@ pub fn measure(broker: &Broker, model: &str) {
         .create()
         .expect("a consumer");
     alerts.subscribe(&[&format!("{topic}.anomalies")]).expect("subscribe");
+    let start = Instant::now();
+    while start.elapsed() < JOIN {
+        assert!(alerts.poll(Duration::from_millis(100)).is_none_or(|polled| polled.is_err()), "an alert of nothing");
+    }
     let mut late = thread::scope(|scope| {
         let produced = scope.spawn(|| broker.produce(&topic, paced(records(RATE * SECONDS, 3))));
         let (mut late, mut last) = (Vec::new(), Instant::now());
@@ -58,11 +64,12 @@ pub fn measure(broker: &Broker, model: &str) {
     );
 }
 
-/// As many a second as `RATE`, some of them strange.
+/// As many a second as `RATE` once the first has gone, for which a producer connects; some of them strange.
 fn paced(records: impl Iterator<Item = Outgoing>) -> impl Iterator<Item = Outgoing> {
     let start = Instant::now();
     records.enumerate().map(move |(at, record)| {
-        let due = start + Duration::from_secs_f64(at as f64 / RATE as f64);
+        let due =
+            start + if at == 0 { Duration::ZERO } else { CONNECT + Duration::from_secs_f64(at as f64 / RATE as f64) };
         let early = due.saturating_duration_since(Instant::now());
         if early > Duration::from_millis(1) {
             thread::sleep(early);

@@ -6,8 +6,8 @@
 //! from the signal for kill -9, from the end of the fault for the others.
 //!
 //! `make test-faults` runs all of it (hours); `cargo test` a short run. Arguments: `--share 0.1`, `--only kill,stop`,
-//! `--delivery exactly-once`; `--only cost` measures instead what checkpoints and transactions cost, `--only memory` what a hundred
-//! thousand series take.
+//! `--delivery exactly-once`; `--only cost` measures instead what checkpoints and transactions cost, `--only memory` what one, a
+//! thousand and a hundred thousand series take.
 
 #[path = "../support/mod.rs"]
 mod support;
