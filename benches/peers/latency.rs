@@ -14,10 +14,11 @@ const RATE: usize = 10_000;
 const SECONDS: usize = 20;
 /// Every so many records one is strange.
 const STRANGE: usize = 997;
-/// Until whoever reads the alerts has joined, and after the last record.
+/// Until whoever reads the alerts has joined, and until a producer has connected.
 const JOIN: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(3);
+/// After the last alert.
+const PATIENCE: Duration = Duration::from_secs(5);
 const COMMIT_INTERVAL_MS: u64 = 100; // residua's default
 
 /// Prints a line. `model`: a file.

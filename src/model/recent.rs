@@ -10,8 +10,8 @@ pub const RARITIES: [f64; 11] =
 /// Share of false ones among the alarms that is accepted where alarms are frequent: no more false than true ones. The threshold that is
 /// best by F1 may go beyond that, as it flags whatever is a fault with probability F1 / 2 (Lipton, Elkan & Naryanaswamy 2014).
 const FALSE_SHARE: f64 = 0.5;
-/// Cases that are put down to chance. Of normal rows without an order 1 in 10,000 are flagged then under a budget of 1, of the first 500 of
-/// them 4 (simulated).
+/// Cases that are put down to chance. Of normal rows without an order fewer than 3 in 10,000 are flagged then under a budget of 1, of the first
+/// 500 fewer than 6, as a test says.
 const CHANCE: f64 = 3.0;
 /// Records that count as recent where they have no order: as they tell nothing of each other, old ones say as much as new ones.
 pub const RECORDS: f64 = 2_000.0;

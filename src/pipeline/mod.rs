@@ -30,8 +30,8 @@ use crate::record::{InputSettings, NO_SCHEMA, PartitionId, Position, SchemaError
 
 /// Records judged in one forward pass at most.
 const BATCH_RECORDS_MAX: usize = 1_024;
-/// Records of a turn, at most.
-const TURN_RECORDS_MAX: usize = 64;
+/// Records of a turn, at most: few, as each may have to wait for room in a queue while a commit is due.
+const TURN_RECORDS_MAX: usize = 16;
 /// Longest wait for a record; bounds how late a wish to stop or a due commit is seen.
 const POLL_MAX: Duration = Duration::from_millis(50);
 /// Pause before something that failed is tried again.

@@ -11,6 +11,7 @@ use super::walk::Found;
 
 /// Values inside values that nobody needs, at most: fewer than the whole grammar takes.
 const DEPTH_MAX: usize = 64;
+
 /// The values of a record go into `values`. None: the record is of another shape, and `trie` alone is still of use. `text` is UTF-8, and
 /// `ends` are its.
 pub(super) fn read<'de>(
