@@ -19,6 +19,10 @@ const STATISTICS_INTERVAL_MS: u64 = 2_000;
 const SOCKET_TIMEOUT: &str = "socket.timeout.ms";
 /// Longest wait for an answer before a connection is given up, unless `[kafka.client]` says otherwise.
 const SOCKET_TIMEOUT_MS: u64 = 10_000;
+const QUEUE_BACKOFF: &str = "fetch.queue.backoff.ms";
+/// How soon librdkafka fetches again after its queue was full, unless `[kafka.client]` says otherwise. The queue is worked off in less than a tenth of
+/// a second; librdkafka's own second would leave a worker idle for most of it while it catches up.
+const QUEUE_BACKOFF_MS: u64 = 10;
 /// What a producer queues at most: a few of the largest messages that Kafka can be made to take.
 const QUEUE_KBYTES: u64 = 256 * 1024;
 
@@ -79,6 +83,9 @@ pub(super) fn reader(settings: &KafkaSettings) -> ClientConfig {
         .set("auto.offset.reset", "earliest")
         .set("queued.max.messages.kbytes", settings.queue_kbytes.to_string())
         .set("enable.partition.eof", "true");
+    if !settings.client.contains_key(QUEUE_BACKOFF) {
+        c.set(QUEUE_BACKOFF, QUEUE_BACKOFF_MS.to_string());
+    }
     c
 }
 
@@ -199,3 +206,19 @@ impl ClientContext for Attentive {
 }
 
 impl ConsumerContext for Attentive {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::ClientValue;
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_not_waited_for_longer_than_it_lasts() {
+        let mut settings = KafkaSettings::default();
+        assert_eq!(member(&settings, 0).get(QUEUE_BACKOFF), Some("10"));
+        assert_eq!(writer(&settings, None).get(QUEUE_BACKOFF), None, "a warning of librdkafka");
+        let value = ClientValue { value: "500".to_owned(), secret: false };
+        settings.client.insert(QUEUE_BACKOFF.to_owned(), value);
+        assert_eq!(reader(&settings).get(QUEUE_BACKOFF), Some("500"));
+    }
+}
