@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use crate::model::{Activation, AlarmBudget, Auto, Model, ModelSettings, Profile, Scaling, TrainingSource};
 use crate::record::{StandIn, Table};
+use crate::service::all_cores;
 
 /// The `[model]` settings that one tries out on files; the others keep their defaults.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -108,7 +109,7 @@ pub fn learn(table: &Table, args: &ModelArgs, source: TrainingSource) -> Result<
         ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} steps, {eta} left")
             .unwrap_or(ProgressStyle::default_bar()),
     );
-    let model = Model::fit(table, &settings, args.profile, source, &mut |done, total| {
+    let model = Model::fit_with(&all_cores, table, &settings, args.profile, source, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
         ControlFlow::Continue(())

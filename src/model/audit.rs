@@ -6,10 +6,10 @@
 //! that of their medians, which single faults do not move.
 
 use ndarray::{Array2, Axis};
-use std::ops::ControlFlow;
 
 use super::decision::{ADOPT_AFTER, Decision, HOLD, Watch};
 use super::fit::{self, FitError, Held};
+use super::hands::Training;
 use super::law::{self, Peaks};
 use super::member::{Member, Term};
 use super::network::Network;
@@ -43,15 +43,15 @@ struct Seen {
     statistic: Statistic,
 }
 
-/// By row, whether it is to be left out. `part`: the network that decides; `progress` gets (done, total) steps.
+/// By row, whether it is to be left out. `part`: the network that decides.
 pub fn strange(
     rows: &SeriesRows,
     part: &Part,
     settings: &ModelSettings,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    training: &Training,
 ) -> Result<Vec<bool>, FitError> {
     let none = vec![false; rows.rows()];
-    let Some(mut seen) = cross_fitted(rows, part, settings, progress)? else { return Ok(none) };
+    let Some(mut seen) = cross_fitted(rows, part, settings, training)? else { return Ok(none) };
     seen.sort_by_key(|s| s.row);
     let laws = law::learn(&fit::stretches(seen.iter().map(|s| ((s.series, s.block), s.statistic))), Peaks::Median);
     let decision = Decision::new(laws, &AlarmBudget::OF_TRAINING, HOLD).without_second_rule();
@@ -83,24 +83,24 @@ fn cross_fitted(
     rows: &SeriesRows,
     part: &Part,
     settings: &ModelSettings,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    training: &Training,
 ) -> Result<Option<Vec<Seen>>, FitError> {
     let inputs = Inputs::new(rows, part.view);
     let cuts = (0..NETWORKS).map(|fold| Cut { blocks: BLOCKS, folds: NETWORKS, fold, apart: 1 });
     let splits: Vec<Split> = cuts.map(|cut| rows.cut(part.view.window, cut)).collect();
     let few = |split: &Split| split.training.len() < fit::TRAINING_MIN || split.held_out.len() < fit::HELD_OUT_MIN;
     if splits.iter().any(few) {
+        training.done((NETWORKS * settings.steps) as u64)?;
         return Ok(None);
     }
-    let mut networks = Vec::with_capacity(NETWORKS);
-    let mut sample = Vec::new();
     let step = rows.rows().div_ceil(SAMPLE_MAX);
-    for (done, split) in (0..).step_by(settings.steps).zip(&splits) {
-        let mut progress = |step: u64, of: u64| progress(done + step, of);
-        let (network, held) = fit::learn_network(&inputs, split, part, settings, &mut progress)?;
-        sample.extend(held.residuals.rows().into_iter().step_by(step).flatten().copied());
-        networks.push(network);
-    }
+    let learned = training.all(NETWORKS, |fold| {
+        let (network, held) = fit::learn_network(&inputs, &splits[fold], part, settings, training)?;
+        let sample: Vec<f32> = held.residuals.rows().into_iter().step_by(step).flatten().copied().collect();
+        Ok((network, sample))
+    })?;
+    let (networks, samples): (Vec<Network>, Vec<Vec<f32>>) = learned.into_iter().unzip();
+    let sample = samples.concat();
     let sample = Array2::from_shape_vec((sample.len() / inputs.width(), inputs.width()), sample)
         .map_err(|e| FitError::Numeric { what: "residuals of held-out records", why: e.to_string() })?;
     let Some(first) = networks.first() else { return Ok(None) };
@@ -141,7 +141,10 @@ fn ordinary(statistics: &[Statistic]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::super::Profile;
+    use super::super::hands::one_by_one;
     use super::super::profile::parts;
     use super::super::scaler::Scaler;
     use super::super::testing::{noise, table};
@@ -177,7 +180,9 @@ mod tests {
         assert!(rows.ordered());
         let part = *parts(Profile::Balanced, true, 4, None).last().unwrap();
         let settings = ModelSettings { steps: 200, ..Default::default() };
-        let strange = strange(&rows, &part, &settings, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        let training = Training::new(&one_by_one, 0, &mut go_on);
+        let strange = strange(&rows, &part, &settings, &training).unwrap();
         (0..strange.len()).filter(|&row| strange[row]).collect()
     }
 

@@ -1,10 +1,10 @@
 //! From a table of training records to a model. Nothing here ever sees a label.
 
 use ndarray::{Array2, Axis, s};
-use std::ops::ControlFlow;
 
 use super::audit;
 use super::bottleneck::Principal;
+use super::hands::{Hands, Progress, Training};
 use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
 use super::law::{self, Peaks};
@@ -58,7 +58,8 @@ pub fn fit(
     settings: &ModelSettings,
     profile: Profile,
     source: TrainingSource,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    hands: &Hands,
+    progress: &mut Progress,
 ) -> Result<Model, FitError> {
     settings.check()?;
     let mut scaler = Scaler::fit(table);
@@ -70,12 +71,9 @@ pub fn fit(
     let Some(decides) = parts.last() else { unreachable!("every profile has a network") };
     let mut counts = check_sizes(&rows, &parts, settings)?;
     let audits = if ordered { audit::NETWORKS } else { 0 };
-    let (steps, total) = (settings.steps as u64, (settings.steps * (audits + parts.len())) as u64);
-    let mut done = 0;
+    let training = Training::new(hands, (settings.steps * (audits + parts.len())) as u64, progress);
     if ordered {
-        let mut progress = |step: u64, _: u64| progress(step, total);
-        let strange = audit::strange(&rows, decides, settings, &mut progress)?;
-        done = steps * audits as u64;
+        let strange = audit::strange(&rows, decides, settings, &training)?;
         if strange.contains(&true) {
             scaler = rows.leave_out(strange, table);
             match check_sizes(&rows, &parts, settings) {
@@ -86,21 +84,11 @@ pub fn fit(
             fleet = if by_series { rows.set_apart(table, &scaler) } else { None };
         }
     }
-    let mut members = Vec::with_capacity(parts.len());
-    let mut deciding = None; // the held-out records as the last network sees them
-    for part in &parts {
-        let mut progress = |step: u64, _: u64| progress(done + step, total);
-        let (member, held) = learn(&rows, part, ordered, settings, &mut progress)?;
-        // Calibration can be broken off too.
-        if progress(steps, steps).is_break() {
-            return Err(FitError::Stopped);
-        }
-        done += steps;
-        deciding = Some(held);
-        members.push(member);
-    }
-    let (Some(member), Some(held)) = (members.last(), deciding) else { unreachable!("every profile has a network") };
-    let deciding = decide(member, &held, ordered);
+    let mut learned = training.all(parts.len(), |at| learn(&rows, &parts[at], ordered, settings, &training))?;
+    // The last one decides.
+    let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
+    let deciding = decide(&member, &held, ordered);
+    let members = learned.into_iter().map(|(member, _)| member).chain([member]).collect();
     Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, (scaler, fleet), members, deciding)
         .sealed()
         .map_err(FitError::Artifact)
@@ -149,10 +137,12 @@ fn learn(
     part: &Part,
     ordered: bool,
     settings: &ModelSettings,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    training: &Training,
 ) -> Result<(Member, Held), FitError> {
     let seen = Inputs::new(rows, part.view);
-    let (network, mut held) = learn_network(&seen, &rows.split(part.view.window), part, settings, progress)?;
+    let (network, mut held) = learn_network(&seen, &rows.split(part.view.window), part, settings, training)?;
+    // Calibration can be broken off too.
+    training.done(0)?;
     let ranks = part.weight > 0.0;
     let (residuals, distance) = if ranks {
         held.distances = held.cross_fitted(&held.residuals, SHRINK_MIN)?;
@@ -175,13 +165,13 @@ pub(super) fn learn_network(
     split: &Split,
     part: &Part,
     settings: &ModelSettings,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    training: &Training,
 ) -> Result<(Network, Held), FitError> {
     let principal = Principal::of(seen, &split.training)?;
     let code = code(part, principal.components.min(WIDTH_MAX), settings);
     let sizes = (hidden(part, seen.width(), settings), code);
     let seeded = ModelSettings { seed: settings.seed.wrapping_add(part.seed), ..settings.clone() };
-    let network = train::train(seen, &split.training, sizes, &principal, &seeded, progress).ok_or(FitError::Stopped)?;
+    let network = train::train(seen, &split.training, sizes, &principal, &seeded, training)?;
     let held = Held::of(seen, split, &network);
     Ok((network, held))
 }
@@ -309,7 +299,10 @@ pub(super) fn stretches(statistics: impl Iterator<Item = ((usize, usize), Statis
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::super::Auto;
+    use super::super::hands::one_by_one;
     use super::super::testing::{noise, plane, table};
     use super::*;
 
@@ -323,7 +316,7 @@ mod tests {
 
     #[track_caller]
     fn fitted(table: &Table, settings: &ModelSettings) -> Model {
-        fit(table, settings, Profile::Balanced, source(), &mut |_, _| ControlFlow::Continue(())).unwrap()
+        fit(table, settings, Profile::Balanced, source(), &one_by_one, &mut |_, _| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -355,41 +348,65 @@ mod tests {
 
     #[test]
     fn too_few_records_are_refused_with_numbers() {
-        let error = fit(&table(3, plane(1, 12, 3, 1)), &quick(), Profile::Balanced, source(), &mut |_, _| {
+        let error =
+            fit(&table(3, plane(1, 12, 3, 1)), &quick(), Profile::Balanced, source(), &one_by_one, &mut |_, _| {
+                ControlFlow::Continue(())
+            })
+            .unwrap_err();
+        assert!(matches!(error, FitError::TooFewRecords { rows: 12, .. }), "{error}");
+        let empty = fit(&table(3, vec![]), &quick(), Profile::Balanced, source(), &one_by_one, &mut |_, _| {
             ControlFlow::Continue(())
         })
         .unwrap_err();
-        assert!(matches!(error, FitError::TooFewRecords { rows: 12, .. }), "{error}");
-        let empty =
-            fit(&table(3, vec![]), &quick(), Profile::Balanced, source(), &mut |_, _| ControlFlow::Continue(()))
-                .unwrap_err();
         assert!(matches!(empty, FitError::TooFewRecords { rows: 0, .. }), "{empty}");
     }
 
     #[test]
     fn models_too_large_for_an_artifact_are_refused_before_training() {
         let settings = ModelSettings { window: Auto::Fixed(1000), hidden: Auto::Fixed(4096), ..quick() };
-        let error = fit(&table(6, plane(1, 9000, 6, 1)), &settings, Profile::Balanced, source(), &mut |_, _| panic!())
-            .unwrap_err();
+        let error = fit(
+            &table(6, plane(1, 9000, 6, 1)),
+            &settings,
+            Profile::Balanced,
+            source(),
+            &one_by_one,
+            &mut |_, _| panic!(),
+        )
+        .unwrap_err();
         assert!(matches!(error, FitError::TooLarge { .. }), "{error}");
         // Few inputs, but a wide code.
         let wide = ModelSettings { hidden: Auto::Fixed(4096), bottleneck: Auto::Fixed(4096), ..quick() };
         let error =
-            fit(&table(6, plane(1, 600, 6, 1)), &wide, Profile::Balanced, source(), &mut |_, _| panic!()).unwrap_err();
+            fit(&table(6, plane(1, 600, 6, 1)), &wide, Profile::Balanced, source(), &one_by_one, &mut |_, _| panic!())
+                .unwrap_err();
         assert!(matches!(error, FitError::TooLarge { .. }), "{error}");
         let long = ModelSettings { window: Auto::Fixed(1024), hidden: Auto::Fixed(1), ..quick() };
-        let error = fit(&table(65, vec![0.0; 65 * 5000]), &long, Profile::Balanced, source(), &mut |_, _| panic!())
-            .unwrap_err();
+        let error = fit(
+            &table(65, vec![0.0; 65 * 5000]),
+            &long,
+            Profile::Balanced,
+            source(),
+            &one_by_one,
+            &mut |_, _| panic!(),
+        )
+        .unwrap_err();
         assert!(matches!(error, FitError::TooWide { inputs: 66_560 }), "{error}");
     }
 
     #[test]
     fn calibration_can_be_broken_off_too() {
         let mut at_the_end = 0;
-        let stopped = fit(&table(3, plane(1, 600, 3, 1)), &quick(), Profile::Balanced, source(), &mut |done, total| {
-            at_the_end += u32::from(done == total);
-            if at_the_end < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
+        let stopped = fit(
+            &table(3, plane(1, 600, 3, 1)),
+            &quick(),
+            Profile::Balanced,
+            source(),
+            &one_by_one,
+            &mut |done, total| {
+                at_the_end += u32::from(done == total);
+                if at_the_end < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        );
         assert!(matches!(stopped, Err(FitError::Stopped)));
     }
 

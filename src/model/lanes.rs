@@ -231,6 +231,49 @@ pub fn any_nan(n: usize, values: &[f32]) -> bool {
     })
 }
 
+/// Of rows of `n` values each, value by value.
+pub fn sum_of_rows(n: usize, rows: &[f32], sums: &mut [f32]) {
+    dispatch!(Level::new(), simd => for at in sixteens(n) {
+        let mut sum = f32x16::splat(simd, 0.0);
+        for start in (at..rows.len()).step_by(n) {
+            sum += read(simd, &rows[start..], 0.0);
+        }
+        write(n - at, sum, &mut sums[at..]);
+    });
+}
+
+/// `step` times what each output is off its target, 0 where that is NaN (missing). Returns the sum of the squares of what they are off.
+pub fn misses(n: usize, outputs: &[f32], targets: &[f32], step: f32, misses: &mut [f32]) -> f64 {
+    dispatch!(Level::new(), simd => {
+        let zero = f32x16::splat(simd, 0.0);
+        let mut sums = zero;
+        for at in sixteens(n) {
+            let target = read(simd, &targets[at..], f32::NAN);
+            let off = target.is_nan().select(zero, read(simd, &outputs[at..], 0.0) - target);
+            sums += off * off;
+            write(n - at, f32x16::splat(simd, step) * off, &mut misses[at..]);
+        }
+        sum(sums)
+    })
+}
+
+/// Multiplies by the slope of the hyperbolic tangent where its value is `at`.
+pub fn slope_of_tanh(n: usize, deltas: &mut [f32], values: &[f32]) {
+    dispatch!(Level::new(), simd => for at in sixteens(n) {
+        let y = read(simd, &values[at..], 0.0);
+        write(n - at, read(simd, &deltas[at..], 0.0) * (f32x16::splat(simd, 1.0) - y * y), &mut deltas[at..]);
+    });
+}
+
+/// The same of the rectifier: nothing where its value is 0.
+pub fn slope_of_relu(n: usize, deltas: &mut [f32], values: &[f32]) {
+    dispatch!(Level::new(), simd => for at in sixteens(n) {
+        let zero = f32x16::splat(simd, 0.0);
+        let on = read(simd, &values[at..], 0.0).simd_gt(zero);
+        write(n - at, on.select(read(simd, &deltas[at..], 0.0), zero), &mut deltas[at..]);
+    });
+}
+
 /// How residuals are followed.
 pub struct Follow {
     /// Rate at which the mean is followed, and the most standard deviations that count.

@@ -7,6 +7,7 @@
 //! together, `artifact` writes and reads the result. What a record costs is in `kernel` (dense layers) and `lanes` (all other arithmetic).
 //! The reasons and sources are in docs/detection.md.
 
+mod adamw;
 mod alarms;
 mod artifact;
 mod audit;
@@ -14,6 +15,7 @@ mod bottleneck;
 mod decision;
 mod fit;
 mod fleet;
+mod hands;
 mod kernel;
 mod lanes;
 mod law;
@@ -34,18 +36,19 @@ mod train;
 mod view;
 
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
 
 pub use alarms::{AlarmBudget, AlarmBudgetError};
 pub use artifact::ArtifactError;
 pub use decision::{ADOPT_AFTER, HOLD};
 pub use fit::FitError;
 pub use fleet::floats as floats_of_own_scale;
+pub use hands::{Hands, Progress};
 pub use kernel::{Kernel, Room};
 pub use memory::{Memory, MemoryError, SPARE as MEMORY_SPARE};
 pub use profile::Profile;
 pub use settings::{Activation, Auto, ModelSettings, Scaling, SettingError};
 pub(crate) use tile::{TILE, Tile, has_gaps};
+pub use train::Trainer;
 
 use crate::record::{NextOffset, Offset, PartitionId, Schema, Table};
 use decision::Decision;
@@ -164,9 +167,24 @@ impl Model {
         settings: &ModelSettings,
         profile: Profile,
         source: TrainingSource,
-        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+        progress: &mut Progress,
     ) -> Result<Self, FitError> {
-        fit::fit(table, settings, profile, source, progress)
+        Self::fit_with(&hands::one_by_one, table, settings, profile, source, progress)
+    }
+
+    /// The same model, with its networks trained at once if `hands` do so.
+    ///
+    /// # Errors
+    /// As [`Self::fit`].
+    pub fn fit_with(
+        hands: &Hands,
+        table: &Table,
+        settings: &ModelSettings,
+        profile: Profile,
+        source: TrainingSource,
+        progress: &mut Progress,
+    ) -> Result<Self, FitError> {
+        fit::fit(table, settings, profile, source, hands, progress)
     }
 
     /// Of parts that fit together, without a checksum.

@@ -2,7 +2,7 @@
 
 use fearless_simd::Level;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Zip, s};
 use rand::{Rng, RngExt};
 
 use super::kernel::Kernel;
@@ -17,6 +17,23 @@ pub const LAYERS: usize = 4;
 pub struct Dense {
     pub weight: Array2<f32>,
     pub bias: Array1<f32>,
+}
+
+impl Dense {
+    /// Weights and bias, one after the other.
+    pub fn parts(&self) -> [&[f32]; 2] {
+        let (Some(weight), Some(bias)) = (self.weight.as_slice(), self.bias.as_slice()) else {
+            unreachable!("parameters are made in standard layout")
+        };
+        [weight, bias]
+    }
+
+    pub fn parts_mut(&mut self) -> [&mut [f32]; 2] {
+        let (Some(weight), Some(bias)) = (self.weight.as_slice_mut(), self.bias.as_slice_mut()) else {
+            unreachable!("parameters are made in standard layout")
+        };
+        [weight, bias]
+    }
 }
 
 /// Standard deviation of what enters a tanh that is to be linear: tanh(.25) is 2 % below .25.
@@ -126,18 +143,16 @@ impl Network {
             }
             general_mat_mul(1.0, &input, &layer.weight, 1.0, &mut output);
             if l % 2 == 0 {
+                let values = numbers_mut(&mut output);
                 match self.activation {
-                    Activation::Relu => output.mapv_inplace(|v| v.max(0.0)),
-                    Activation::Tanh => {
-                        let Some(values) = output.as_slice_mut() else { unreachable!("whole rows in standard layout") };
-                        lanes::tanh_of_all(values.len(), values);
-                    }
+                    Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
+                    Activation::Tanh => lanes::tanh_of_all(values.len(), values),
                 }
             }
         }
     }
 
-    /// After `forward(x)`: gradients of the mean squared error against `target` (n x inputs, NaN = missing, left out)
+    /// After `forward(x)`: gradients of the mean squared error against `target` (n x inputs in standard layout, NaN = missing, left out)
     /// plus `sparsity` times the mean L1 norm of the code, into `gradients`. Returns that loss.
     pub fn backward(
         &self,
@@ -148,49 +163,38 @@ impl Network {
         gradients: &mut [Dense; LAYERS],
     ) -> f64 {
         let n = x.nrows();
-        let present = target.iter().filter(|t| !t.is_nan()).count().max(1);
-        let mut loss = 0.0;
-        let step = 2.0 / present as f32;
-        Zip::from(pass.deltas[3].slice_mut(s![..n, ..])).and(pass.outputs[3].slice(s![..n, ..])).and(target).for_each(
-            |delta, &output, &t| {
-                let error = if t.is_nan() { 0.0 } else { output - t };
-                loss += f64::from(error) * f64::from(error);
-                *delta = step * error;
-            },
-        );
+        let gaps = lanes::any_nan(target.len(), numbers(&target));
+        let present = if gaps { target.iter().filter(|t| !t.is_nan()).count().max(1) } else { target.len() };
+        let mut delta = pass.deltas[3].slice_mut(s![..n, ..]);
+        let (output, step) = (pass.outputs[3].slice(s![..n, ..]), 2.0 / present as f32);
+        let mut loss = lanes::misses(target.len(), numbers(&output), numbers(&target), step, numbers_mut(&mut delta));
         loss /= present as f64;
         for l in (0..LAYERS).rev() {
             let (earlier, later) = pass.deltas.split_at_mut(l);
             let delta = later[0].slice(s![..n, ..]);
             let input = if l == 0 { x } else { pass.outputs[l - 1].slice(s![..n, ..]) };
             general_mat_mul(1.0, &input.t(), &delta, 0.0, &mut gradients[l].weight);
-            gradients[l].bias.fill(0.0);
-            for row in delta.axis_iter(Axis(0)) {
-                gradients[l].bias += &row;
-            }
+            let [_, bias] = gradients[l].parts_mut();
+            lanes::sum_of_rows(bias.len(), numbers(&delta), bias);
             let Some(before) = earlier.last_mut() else { break };
             let mut before = before.slice_mut(s![..n, ..]);
             general_mat_mul(1.0, &delta, &self.layers[l].weight.t(), 0.0, &mut before);
             if l == 2 {
                 loss += penalise(sparsity, input, &mut before);
             } else {
-                Zip::from(&mut before).and(&input).for_each(|d, &y| *d *= self.slope(y));
+                let (deltas, values) = (numbers_mut(&mut before), numbers(&input));
+                match self.activation {
+                    Activation::Relu => lanes::slope_of_relu(values.len(), deltas, values),
+                    Activation::Tanh => lanes::slope_of_tanh(values.len(), deltas, values),
+                }
             }
         }
         loss
     }
-
-    /// Slope of the activation where its value is `y`.
-    fn slope(&self, y: f32) -> f32 {
-        match self.activation {
-            Activation::Relu => f32::from(u8::from(y > 0.0)),
-            Activation::Tanh => 1.0 - y * y,
-        }
-    }
 }
 
 /// Adds the L1 penalty's gradient and returns its value: `sparsity` times the mean over the inputs of sum |code|.
-fn penalise(sparsity: f32, code: ArrayView2<f32>, delta: &mut ndarray::ArrayViewMut2<f32>) -> f64 {
+fn penalise(sparsity: f32, code: ArrayView2<f32>, delta: &mut ArrayViewMut2<f32>) -> f64 {
     if sparsity == 0.0 {
         return 0.0;
     }
@@ -201,6 +205,17 @@ fn penalise(sparsity: f32, code: ArrayView2<f32>, delta: &mut ndarray::ArrayView
         *d += weight * if c == 0.0 { 0.0 } else { c.signum() };
     });
     f64::from(weight) * sum
+}
+
+/// Of whole rows.
+fn numbers<'a>(rows: &'a ArrayView2<f32>) -> &'a [f32] {
+    let Some(numbers) = rows.as_slice() else { unreachable!("whole rows in standard layout") };
+    numbers
+}
+
+fn numbers_mut<'a>(rows: &'a mut ArrayViewMut2<f32>) -> &'a mut [f32] {
+    let Some(numbers) = rows.as_slice_mut() else { unreachable!("whole rows in standard layout") };
+    numbers
 }
 
 impl Pass {

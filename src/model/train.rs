@@ -1,38 +1,27 @@
-//! Training of the network: denoising autoencoder (Vincent et al. 2008) with AdamW (Loshchilov & Hutter 2019) under a
-//! one-cycle learning rate (Smith & Topin 2019). Everything is allocated before the first step.
+//! Training of the network: denoising autoencoder (Vincent et al. 2008). Everything is allocated before the first step.
 
-use std::f64::consts::PI;
-use std::ops::ControlFlow;
-
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayView2, s};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use super::FitError;
+use super::adamw::AdamW;
 use super::bottleneck::Principal;
+use super::hands::Training;
 use super::network::{Dense, LAYERS, Network, Pass};
 use super::settings::ModelSettings;
 use super::view::Inputs;
 
-/// Decay of AdamW's two moments, and what keeps its division finite.
-const BETA: [f32; 2] = [0.9, 0.999];
-const EPSILON: f32 = 1e-8;
-/// One cycle: from 1/25 of the highest rate up over the first tenth of the steps, then down to zero.
-const WARM_UP: f64 = 0.1;
-const START: f64 = 1.0 / 25.0;
-/// Largest Euclidean length of a step's gradient; a longer one is scaled down. Records far outside the others
-/// (scaled values go up to 1e6) must not throw the weights away.
-const GRADIENT_MAX: f64 = 10.0;
-
-/// Trains on the inputs that end at the rows `windows`, drawn with replacement. None if `progress` breaks off.
+/// Trains on the inputs that end at the rows `windows`, drawn with replacement, in as many steps as the settings say.
 pub fn train(
     seen: &Inputs,
     windows: &[usize],
     sizes: (usize, usize),
     principal: &Principal,
     settings: &ModelSettings,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-) -> Option<Network> {
+    training: &Training,
+) -> Result<Network, FitError> {
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
     let inputs = seen.width();
     let mut network = Network::new(inputs, sizes.0, sizes.1, settings.activation, &mut rng);
@@ -40,26 +29,61 @@ pub fn train(
         network.start_at(spread, axes);
     }
     let batch = settings.batch.min(windows.len());
-    let mut pass = Pass::new(&network, batch);
-    let mut optimiser = AdamW::new(&network, settings);
-    let mut gradients = network.zeros();
+    let mut trainer = Trainer::of(network, settings, batch);
     let mut input = vec![0.0; inputs];
     let mut x = Array2::zeros((batch, inputs));
     let mut target = Array2::zeros((batch, inputs));
-    for step in 0..settings.steps {
+    for _ in 0..settings.steps {
         for i in 0..batch {
             seen.write(windows[rng.random_range(0..windows.len())], &mut input);
             target.slice_mut(s![i, ..]).iter_mut().zip(&input).for_each(|(t, v)| *t = *v);
         }
         fill(&mut x, &target, settings.denoise as f32, &mut rng);
-        network.forward(x.view(), &mut pass);
-        network.backward(x.view(), target.view(), settings.sparsity as f32, &mut pass, &mut gradients);
-        optimiser.step(&mut network, &mut gradients, step);
-        if progress(step as u64 + 1, settings.steps as u64).is_break() {
-            return None;
+        trainer.step(x.view(), target.view());
+        training.done(1)?;
+    }
+    Ok(trainer.network)
+}
+
+/// A network in training, with all that a step needs.
+pub struct Trainer {
+    network: Network,
+    optimiser: AdamW,
+    pass: Pass,
+    gradients: [Dense; LAYERS],
+    sparsity: f32,
+    steps: usize,
+}
+
+impl Trainer {
+    /// Of random weights. `sizes`: inputs, hidden, code. At most `settings.batch` inputs make a step.
+    pub fn new(sizes: [usize; 3], settings: &ModelSettings) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        let [inputs, hidden, code] = sizes;
+        Self::of(Network::new(inputs, hidden, code, settings.activation, &mut rng), settings, settings.batch)
+    }
+
+    fn of(network: Network, settings: &ModelSettings, batch: usize) -> Self {
+        Self {
+            optimiser: AdamW::new(&network, settings),
+            pass: Pass::new(&network, batch),
+            gradients: network.zeros(),
+            sparsity: settings.sparsity as f32,
+            steps: 0,
+            network,
         }
     }
-    Some(network)
+
+    /// One step towards rebuilding `target` (n x inputs, NaN = missing) from `x` (the same, finite), of which the loss before it is
+    /// returned: the mean squared error, and the penalty.
+    pub fn step(&mut self, x: ArrayView2<f32>, target: ArrayView2<f32>) -> f64 {
+        let Self { network, optimiser, pass, gradients, sparsity, steps } = self;
+        network.forward(x, pass);
+        let loss = network.backward(x, target, *sparsity, pass, gradients);
+        optimiser.step(network, gradients, *steps);
+        *steps += 1;
+        loss
+    }
 }
 
 /// Inputs from targets: a missing value becomes 0 (its mean), the others get noise.
@@ -73,95 +97,11 @@ fn fill(x: &mut Array2<f32>, target: &Array2<f32>, denoise: f32, rng: &mut impl 
     }
 }
 
-struct AdamW {
-    mean: [Dense; LAYERS],
-    square: [Dense; LAYERS],
-    steps: usize,
-    rate_max: f64,
-    weight_decay: f64,
-}
-
-impl AdamW {
-    fn new(network: &Network, settings: &ModelSettings) -> Self {
-        Self {
-            mean: network.zeros(),
-            square: network.zeros(),
-            steps: settings.steps,
-            rate_max: settings.learning_rate,
-            weight_decay: settings.weight_decay,
-        }
-    }
-
-    /// Learning rate of a step: cosine up, cosine down.
-    fn rate(&self, step: usize) -> f64 {
-        let warm = (WARM_UP * self.steps as f64).max(1.0);
-        let t = step as f64;
-        let rise = |share: f64| 0.5 * (1.0 - (PI * share).cos());
-        if t < warm {
-            self.rate_max * (START + (1.0 - START) * rise(t / warm))
-        } else {
-            self.rate_max * (1.0 - rise((t - warm) / (self.steps as f64 - warm).max(1.0)))
-        }
-    }
-
-    fn step(&mut self, network: &mut Network, gradients: &mut [Dense; LAYERS], step: usize) {
-        limit(gradients);
-        let rate = self.rate(step);
-        let t = step as i32 + 1;
-        let update = Update {
-            rate: (rate / f64::from(1.0 - BETA[0].powi(t))) as f32,
-            unbias: (1.0 / f64::from(1.0 - BETA[1].powi(t)).sqrt()) as f32,
-            keep: (1.0 - rate * self.weight_decay) as f32,
-        };
-        for (((layer, g), m), v) in network.layers.iter_mut().zip(gradients).zip(&mut self.mean).zip(&mut self.square) {
-            let slices = (layer.weight.as_slice_mut(), g.weight.as_slice(), m.weight.as_slice_mut());
-            update.apply(slices, v.weight.as_slice_mut());
-            let slices = (layer.bias.as_slice_mut(), g.bias.as_slice(), m.bias.as_slice_mut());
-            update.apply(slices, v.bias.as_slice_mut());
-        }
-    }
-}
-
-/// One step's numbers, the same for every parameter.
-struct Update {
-    rate: f32,
-    unbias: f32,
-    keep: f32,
-}
-
-type Slices<'a> = (Option<&'a mut [f32]>, Option<&'a [f32]>, Option<&'a mut [f32]>);
-
-impl Update {
-    fn apply(&self, (values, gradients, means): Slices, squares: Option<&mut [f32]>) {
-        let (Some(values), Some(gradients), Some(means), Some(squares)) = (values, gradients, means, squares) else {
-            unreachable!("parameters are made in standard layout")
-        };
-        for (((p, g), m), v) in values.iter_mut().zip(gradients).zip(means).zip(squares) {
-            *m += (1.0 - BETA[0]) * (g - *m);
-            *v += (1.0 - BETA[1]) * (g * g - *v);
-            *p = self.keep * *p - self.rate * *m / (v.sqrt() * self.unbias + EPSILON);
-        }
-    }
-}
-
-/// Scales all gradients down together when they are too long; drops them when they are not finite.
-fn limit(gradients: &mut [Dense; LAYERS]) {
-    let square = |values: &[f32]| values.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
-    let parts = gradients.iter().flat_map(|g| [g.weight.as_slice(), g.bias.as_slice()]);
-    let length = parts.flatten().map(square).sum::<f64>().sqrt();
-    if !length.is_finite() {
-        gradients.iter_mut().for_each(|g| (g.weight.fill(0.0), g.bias.fill(0.0)).0);
-    } else if length > GRADIENT_MAX {
-        let factor = (GRADIENT_MAX / length) as f32;
-        for g in gradients {
-            g.weight *= factor;
-            g.bias *= factor;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
+    use super::super::hands::one_by_one;
     use super::super::scaler::Scaler;
     use super::super::series::SeriesRows;
     use super::super::settings::Activation;
@@ -188,6 +128,12 @@ mod tests {
         Principal { components: 1, axes: None }
     }
 
+    fn trained(rows: &SeriesRows, windows: &[usize], sizes: (usize, usize), settings: &ModelSettings) -> Network {
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        let training = Training::new(&one_by_one, settings.steps as u64, &mut go_on);
+        train(&seen(rows), windows, sizes, &nothing(), settings, &training).unwrap()
+    }
+
     fn rows(values: Vec<f64>) -> SeriesRows {
         let table = table(6, values);
         SeriesRows::new(&table, &Scaler::fit(&table))
@@ -200,16 +146,7 @@ mod tests {
         for activation in [Activation::Relu, Activation::Tanh] {
             for (denoise, sparsity, bound) in [(0.0, 0.0, 0.03), (0.1, 0.0, 0.04), (0.0, 0.01, 0.1)] {
                 let settings = ModelSettings { activation, denoise, sparsity, ..Default::default() };
-                let network =
-                    train(
-                        &seen(&rows),
-                        &windows,
-                        (16, 2),
-                        &nothing(),
-                        &settings,
-                        &mut |_, _| ControlFlow::Continue(()),
-                    )
-                    .unwrap();
+                let network = trained(&rows, &windows, (16, 2), &settings);
                 let got = error(&network, &rows);
                 assert!(got < bound, "{activation:?} {denoise} {sparsity}: {got}");
             }
@@ -222,10 +159,7 @@ mod tests {
         values.iter_mut().step_by(7).for_each(|v| *v = f64::NAN);
         let rows = rows(values);
         let windows: Vec<usize> = (0..1500).collect();
-        let network = train(&seen(&rows), &windows, (16, 2), &nothing(), &ModelSettings::default(), &mut |_, _| {
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+        let network = trained(&rows, &windows, (16, 2), &ModelSettings::default());
         assert!(error(&network, &rows) < 0.1);
     }
 
@@ -235,9 +169,7 @@ mod tests {
         let windows: Vec<usize> = (0..500).collect();
         let code = |sparsity: f64| {
             let settings = ModelSettings { sparsity, steps: 300, ..Default::default() };
-            let network =
-                train(&seen(&rows), &windows, (16, 4), &nothing(), &settings, &mut |_, _| ControlFlow::Continue(()))
-                    .unwrap();
+            let network = trained(&rows, &windows, (16, 4), &settings);
             let x = Array2::from_shape_fn((500, 6), |(i, j)| rows.window(i, 1)[j]);
             let hidden = (x.dot(&network.layers[0].weight) + &network.layers[0].bias).mapv(|v| v.max(0.0));
             let code = hidden.dot(&network.layers[1].weight) + &network.layers[1].bias;
@@ -247,25 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn one_cycle_rises_then_falls_to_zero() {
-        let settings = ModelSettings { steps: 100, learning_rate: 1.0, ..Default::default() };
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let optimiser = AdamW::new(&Network::new(2, 2, 1, Activation::Relu, &mut rng), &settings);
-        assert_eq!(optimiser.rate(0), START);
-        assert_eq!(optimiser.rate(10), 1.0);
-        assert!((optimiser.rate(55) - 0.5).abs() < 1e-12);
-        assert!(optimiser.rate(99) < 1e-3);
-    }
-
-    #[test]
     fn progress_counts_every_step() {
         let rows = rows(plane(4, 100, 6, 1));
         let settings = ModelSettings { steps: 5, ..Default::default() };
         let mut told = Vec::new();
-        train(&seen(&rows), &[0, 1, 2], (4, 1), &nothing(), &settings, &mut |done, total| {
+        let mut progress = |done, total| {
             told.push((done, total));
             ControlFlow::Continue(())
-        });
+        };
+        let training = Training::new(&one_by_one, 5, &mut progress);
+        train(&seen(&rows), &[0, 1, 2], (4, 1), &nothing(), &settings, &training).unwrap();
         assert_eq!(told, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     }
 }

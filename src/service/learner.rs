@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 
 use super::Failure;
+use super::hands::all_cores;
 use super::progress::{Progress, Stage};
 use crate::config::LearningSettings;
 use crate::kafka::{self, HistoryReader, KafkaSettings, ModelPublisher, Remedy, TopicReader};
@@ -152,11 +153,14 @@ impl Learner<'_> {
                 "a number far from all others comes again and again; if it stands for no value, list it in input.missing_values and learn again"
             );
         }
+        let (shown, pulse, stop) = (self.progress, self.pulse, self.stop);
         let mut progress = |done, total| {
-            self.progress.at(Stage::Training, done, total);
-            if self.wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            shown.at(Stage::Training, done, total);
+            pulse.turn();
+            if stop.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let fitted = self.alive(|| Model::fit(&table, self.model, self.profile, source, &mut progress));
+        let fitted =
+            self.alive(|| Model::fit_with(&all_cores, &table, self.model, self.profile, source, &mut progress));
         match fitted {
             Err(FitError::Stopped) => Ok(None),
             Err(error) => Err(error).context("train the model"),

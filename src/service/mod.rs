@@ -1,6 +1,7 @@
 //! Wiring: HTTP, the learner, the workers, and how all of it ends.
 
 mod current;
+mod hands;
 mod learner;
 mod pages;
 mod progress;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 pub use current::Source;
 use current::{Current, FileWatch, Look};
+pub use hands::all_cores;
 pub use learner::{Learner, load};
 use pages::Status;
 pub use progress::{Progress, Stage, Standing};
