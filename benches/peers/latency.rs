@@ -25,7 +25,7 @@ const COMMIT_INTERVAL_MS: u64 = 100; // residua's default
 pub fn measure(broker: &Broker, model: &str) {
     let topic = support::topic("peers-latency");
     broker.create_topic(&topic, PARTITIONS, &[]);
-    let process = serve(broker, &topic, model, &support::topic("peers-latency-group"));
+    let process = serve(broker, &topic, model, &support::topic("peers-latency-group"), 1);
     let alerts: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &broker.bootstrap)
         .set("group.id", support::topic("peers-alerts"))

@@ -7,6 +7,8 @@ use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use ndarray::s;
+use residua::model::{Activation, ModelSettings, Trainer};
 use residua::record::{Decoder, InputSettings, Schema};
 
 mod latency;
@@ -15,15 +17,40 @@ mod network;
 mod program;
 #[path = "../support/record.rs"]
 mod record;
+mod scaling;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use network::{BATCH, Network, SHAPES, timed};
+use network::{BATCH, Network, SHAPES, inputs, timed};
 use record::{FIELDS, name, raw, records};
 
 const ROUNDS: usize = 30;
+/// Records of a step of training, and of an epoch.
+const STEP: usize = 64;
+const EPOCH: usize = 50_000;
 /// Seconds that one turn takes, about.
 const TURN: f64 = 0.02;
+
+/// An autoencoder in training, epoch after epoch.
+struct Training {
+    trainer: Trainer,
+    records: ndarray::Array2<f32>,
+    at: usize,
+}
+
+impl Training {
+    fn new(shape: [usize; 5]) -> Self {
+        let settings = ModelSettings { batch: STEP, activation: Activation::Tanh, ..Default::default() };
+        let trainer = Trainer::new([shape[0], shape[1], shape[2]], &settings);
+        Self { trainer, records: inputs(EPOCH, shape[0]), at: 0 }
+    }
+
+    fn step(&mut self) {
+        let rows = self.records.slice(s![self.at..(self.at + STEP).min(EPOCH), ..]);
+        self.at = (self.at + STEP) % EPOCH.next_multiple_of(STEP);
+        black_box(self.trainer.step(rows, rows));
+    }
+}
 
 /// The process that runs the libraries.
 struct Peers {
@@ -88,6 +115,7 @@ fn main() {
     println!("{:<38} {:>12} {:>12} {:>8}", "a record", "residua", "rival", "ratio");
     for shape in SHAPES {
         let mut network = Network::new(shape);
+        let mut training = Training::new(shape);
         let shape = shape.map(|n| n.to_string()).join("-");
         compare(
             &format!("{shape} tanh, batches of {BATCH}"),
@@ -100,6 +128,18 @@ fn main() {
             "onnxruntime, one thread",
             &mut |count| timed(count.div_ceil(BATCH), || network.alone()) / BATCH as f64,
             &mut |count| peers.took(&format!("score {shape} 1 {count}")),
+        );
+        compare(
+            &format!("{shape} tanh, batches of {BATCH}"),
+            "PyOD, decision_function, one thread",
+            &mut |count| timed(count.div_ceil(BATCH), || network.batch()) / BATCH as f64,
+            &mut |count| peers.took(&format!("pyod {shape} {BATCH} {}", count.div_ceil(BATCH))),
+        );
+        compare(
+            &format!("{shape}, training, batches of {STEP}"),
+            "torch, one thread, Adam",
+            &mut |count| timed(count.div_ceil(STEP), || training.step()) / STEP as f64,
+            &mut |count| peers.took(&format!("train {shape} {STEP} {}", count.div_ceil(STEP))),
         );
     }
 

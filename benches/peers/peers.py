@@ -1,6 +1,8 @@
 """What residua is measured against, in Python. Reads requests, one line each, writes one number for each: seconds for a record.
 
     score SHAPE BATCH COUNT    onnxruntime, one thread, autoencoder of that shape (38-24-8-24-38), COUNT times BATCH records
+    pyod SHAPE BATCH COUNT     PyOD's AutoEncoder of the same widths, decision_function, one thread
+    train SHAPE BATCH COUNT    torch, one thread, Adam with its defaults: COUNT steps
     orjson FILE COUNT          a JSON record to the list of its values
     msgspec FILE COUNT         the same by a decoder for a struct of these fields
 """
@@ -13,7 +15,9 @@ import numpy
 import onnx
 import onnxruntime
 import orjson
+import torch
 from onnx import TensorProto, helper
+from pyod.models.auto_encoder import AutoEncoder
 
 
 def session(shape):
@@ -55,6 +59,38 @@ def score(sessions, shape, batch, count):
     return timed(count, lambda: sessions[shape].run(None, feed)) / batch
 
 
+def pyod(detectors, shape, batch, count):
+    widths = [int(width) for width in shape.split("-")]
+    if shape not in detectors:
+        detector = AutoEncoder(hidden_neuron_list=widths[1:3], hidden_activation_name="tanh", epoch_num=1, verbose=0)
+        detectors[shape] = detector.fit(numpy.random.default_rng(1).uniform(-1, 1, (1_000, widths[0])))
+    x = numpy.random.default_rng(2).uniform(-1, 1, (batch, widths[0]))
+    return timed(count, lambda: detectors[shape].decision_function(x)) / batch
+
+
+def train(trainings, shape, batch, count):
+    widths = [int(width) for width in shape.split("-")]
+    if shape not in trainings:
+        layers = []
+        for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
+            layers += [torch.nn.Linear(inputs, outputs)] + [torch.nn.Tanh()] * (layer % 2 == 0)
+        network = torch.nn.Sequential(*layers)
+        trainings[shape] = network, torch.optim.Adam(network.parameters()), torch.rand(50_000, widths[0])
+    network, optimiser, records = trainings[shape]
+    loss_of, batches = torch.nn.MSELoss(), records.split(batch)
+    at = 0
+
+    def step():
+        nonlocal at
+        x = batches[at % len(batches)]
+        at += 1
+        optimiser.zero_grad()
+        loss_of(network(x), x).backward()
+        optimiser.step()
+
+    return timed(count, step) / batch
+
+
 def decode(name, path, count):
     with open(path, "rb") as file:
         record = file.read()
@@ -71,11 +107,16 @@ def decode(name, path, count):
 
 
 def main():
-    sessions = {}
+    torch.set_num_threads(1)
+    sessions, detectors, trainings = {}, {}, {}
     for line in sys.stdin:
         match line.split():
             case ["score", shape, batch, count]:
                 took = score(sessions, shape, int(batch), int(count))
+            case ["pyod", shape, batch, count]:
+                took = pyod(detectors, shape, int(batch), int(count))
+            case ["train", shape, batch, count]:
+                took = train(trainings, shape, int(batch), int(count))
             case ["orjson" | "msgspec" as name, path, count]:
                 took = decode(name, path, int(count))
             case _:

@@ -11,17 +11,19 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 
-use crate::latency;
 use crate::record::{FIELDS, name};
 use crate::support::{self, Broker, Outgoing, PATIENCE, Process, residua, wait_for};
+use crate::{latency, scaling};
 
-const RECORDS: usize = 300_000;
+pub const RECORDS: usize = 1_000_000;
 const TRAINING: usize = 20_000;
 const SERIES: usize = 200;
 pub const PARTITIONS: i32 = 4;
 const ROUNDS: usize = 3;
+/// A second's, on Linux.
+pub const TICKS: f64 = 100.0;
 /// Longest that a program may take for all records.
-const TIME_MAX: Duration = Duration::from_secs(180);
+pub const TIME_MAX: Duration = Duration::from_secs(180);
 
 /// Prints one line for each program. `python`: the interpreter with the libraries.
 pub fn compare(python: &str) {
@@ -63,6 +65,7 @@ pub fn compare(python: &str) {
     for (what, took) in &best {
         println!("{what:<46} {:>9.0} ns {:>21.1}x", 1e9 * took, took / best[0].1);
     }
+    scaling::measure(broker, &topic, &models[2].1);
     latency::measure(broker, &models[1].1);
 }
 
@@ -102,7 +105,7 @@ fn printed(command: &mut Command) -> f64 {
 /// Of residua, from the assignment to the commit of the last record.
 fn worked_off(broker: &Broker, topic: &str, model: &str, round: usize) -> f64 {
     let group = support::topic(&format!("peers-group-{round}"));
-    let process = serve(broker, topic, model, &group);
+    let process = serve(broker, topic, model, &group, 1);
     let before = processor_seconds(&process.id().to_string());
     wait_for("the group to commit the end of the input", TIME_MAX, || {
         let committed: i64 = broker.committed(&group, topic).into_iter().flatten().sum();
@@ -115,10 +118,10 @@ fn worked_off(broker: &Broker, topic: &str, model: &str, round: usize) -> f64 {
 }
 
 /// residua at work on a topic from its beginning, once it has partitions.
-pub fn serve(broker: &Broker, topic: &str, model: &str, group: &str) -> Process {
+pub fn serve(broker: &Broker, topic: &str, model: &str, group: &str, workers: usize) -> Process {
     let config = format!(
         "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\ngroup = \"{group}\"\nstart = \"earliest\"\n\
-         [learning]\nmodel_file = \"{model}\"\n[service]\nworkers = 1\n[http]\nlisten = \"\"\n",
+         [learning]\nmodel_file = \"{model}\"\n[service]\nworkers = {workers}\n[http]\nlisten = \"\"\n",
         broker.bootstrap
     );
     let made = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
@@ -130,7 +133,6 @@ pub fn serve(broker: &Broker, topic: &str, model: &str, group: &str) -> Process 
 
 /// User and system time of a process, all threads.
 fn processor_seconds(process: &str) -> f64 {
-    const TICKS: f64 = 100.0; // a second, on Linux
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process lives");
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let ticks = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<f64>().expect("a number"));

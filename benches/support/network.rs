@@ -22,6 +22,11 @@ fn random(rng: &mut ChaCha8Rng, rows: usize, columns: usize) -> Array2<f32> {
     Array2::from_shape_simple_fn((rows, columns), || rng.random_range(-0.3..0.3))
 }
 
+/// Rows x `inputs`.
+pub fn inputs(rows: usize, inputs: usize) -> Array2<f32> {
+    random(&mut ChaCha8Rng::seed_from_u64(2), rows, inputs)
+}
+
 /// Weights and bias of each layer.
 pub fn layers(shape: [usize; 5]) -> Vec<(Array2<f32>, Array1<f32>)> {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -36,7 +41,7 @@ impl Network {
         let activation = |l: usize| l.is_multiple_of(2).then_some(Activation::Tanh);
         let views = layers.iter().enumerate().map(|(l, (w, b))| (w.view(), Some(b.view()), activation(l)));
         let kernel = Kernel::new(views);
-        let x = random(&mut ChaCha8Rng::seed_from_u64(2), BATCH, shape[0]);
+        let x = inputs(BATCH, shape[0]);
         Self { room: kernel.room(), kernel, x, out: vec![0.0; BATCH * shape[0]] }
     }
 
