@@ -1,6 +1,6 @@
 //! Training of the network: denoising autoencoder (Vincent et al. 2008). Everything is allocated before the first step.
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -30,15 +30,17 @@ pub fn train(
     }
     let batch = settings.batch.min(windows.len());
     let mut trainer = Trainer::of(network, settings, batch);
-    let mut input = vec![0.0; inputs];
     let mut x = Array2::zeros((batch, inputs));
     let mut target = Array2::zeros((batch, inputs));
     for _ in 0..settings.steps {
-        for i in 0..batch {
-            seen.write(windows[rng.random_range(0..windows.len())], &mut input);
-            target.slice_mut(s![i, ..]).iter_mut().zip(&input).for_each(|(t, v)| *t = *v);
+        for mut row in target.rows_mut() {
+            let Some(row) = row.as_slice_mut() else { unreachable!("whole rows in standard layout") };
+            seen.write(windows[rng.random_range(0..windows.len())], row);
         }
-        fill(&mut x, &target, settings.denoise as f32, &mut rng);
+        x.zip_mut_with(&target, |x, t| *x = if t.is_nan() { 0.0 } else { *t });
+        if settings.denoise > 0.0 {
+            disturb(&mut x, &target, settings.denoise as f32, &mut rng);
+        }
         trainer.step(x.view(), target.view());
         training.done(1)?;
     }
@@ -86,14 +88,11 @@ impl Trainer {
     }
 }
 
-/// Inputs from targets: a missing value becomes 0 (its mean), the others get noise.
-fn fill(x: &mut Array2<f32>, target: &Array2<f32>, denoise: f32, rng: &mut impl Rng) {
+/// Noise on what is present.
+fn disturb(x: &mut Array2<f32>, target: &Array2<f32>, denoise: f32, rng: &mut impl Rng) {
     for (x, t) in x.iter_mut().zip(target) {
-        *x = if t.is_nan() { 0.0 } else { *t };
-        if denoise > 0.0 {
-            let noise: f32 = StandardNormal.sample(rng);
-            *x += if t.is_nan() { 0.0 } else { denoise * noise };
-        }
+        let noise: f32 = StandardNormal.sample(rng);
+        *x += if t.is_nan() { 0.0 } else { denoise * noise };
     }
 }
 
