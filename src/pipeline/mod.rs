@@ -342,7 +342,7 @@ impl Worker {
         self.shared.pulse.committed();
         metrics.settled(&self.label, &self.open.outcomes);
         self.open.scores.settle();
-        self.open.clear();
+        self.open.clear(start);
         Ok(())
     }
 

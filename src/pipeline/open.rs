@@ -10,7 +10,10 @@ use crate::record::{NextOffset, PartitionId, RawRecord};
 
 /// Everything read since the last commit.
 pub(super) struct Open {
+    /// From when on the commit interval counts, while there is something to commit.
     pub(super) since: Option<Instant>,
+    /// When the last commit began, or failed.
+    last: Option<Instant>,
     /// Kafka timestamp of the oldest record, milliseconds since the epoch.
     pub(super) oldest_ms: Option<i64>,
     pub(super) next: BTreeMap<PartitionId, NextOffset>,
@@ -24,13 +27,14 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn new(scores: Scores) -> Open {
         let (next, outcomes) = (BTreeMap::new(), Outcomes::default());
-        Open { since: None, oldest_ms: None, next, outcomes, scores, read: 0, reported: 0 }
+        Open { since: None, last: None, oldest_ms: None, next, outcomes, scores, read: 0, reported: 0 }
     }
 
     pub(super) fn begin(&mut self, output: &mut Output) -> kafka::Result<()> {
         if self.since.is_none() {
             output.begin()?;
-            self.since = Some(Instant::now());
+            // Records may have been waiting since the last commit began. Where it was long ago nothing is gained by waiting on.
+            self.since = Some(self.last.unwrap_or_else(Instant::now));
         }
         Ok(())
     }
@@ -62,11 +66,13 @@ impl Open {
         self.report(metrics, worker);
         metrics.rewound(worker, self.read);
         self.scores.abandon();
-        self.clear();
+        self.clear(Instant::now());
     }
 
-    pub(super) fn clear(&mut self) {
+    /// `last`: when the commit began.
+    pub(super) fn clear(&mut self, last: Instant) {
         self.since = None;
+        self.last = Some(last);
         self.oldest_ms = None;
         self.next.clear();
         self.outcomes.clear();
