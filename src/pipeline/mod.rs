@@ -212,6 +212,8 @@ impl Worker {
         if let Some(observed) = self.input.take_observed() {
             self.shared.pulse.answered(observed.answers);
             self.shared.metrics.lag(&self.label, observed.lag);
+            // A replay brings series too, and nothing to commit.
+            self.look_around();
             if observed.away > self.settings.kafka.session_timeout.max(AWAY_MIN) {
                 self.start_over(observed.away)?;
             }
@@ -395,7 +397,7 @@ impl Worker {
         Ok(self.commit(Checkpoint::Now)?)
     }
 
-    /// After a commit.
+    /// After a commit, and now and then.
     fn look_around(&mut self) {
         self.shared.metrics.series(&self.label, self.engine.series_count());
         self.shared.metrics.open_incidents(&self.label, self.engine.open_incidents());
