@@ -7,18 +7,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
-use super::csv::{CsvArgs, CsvRecords, file_name, read};
-use super::incidents::{self, Found};
+use super::csv::{CsvArgs, file_name, read};
+use super::incidents;
 use super::learn::{AlarmArgs, ModelArgs, learn, told};
 use super::quality::{Alarms, Quality, quality};
 use super::report::{Chart, Subject};
-use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
+use super::scoring;
+use crate::detector::{Detector, DetectorSettings, SeriesSettings, Verdict};
 use crate::incident::{IncidentSettings, Span};
 use crate::model::TrainingSource;
-use crate::record::{EventTime, Offset, PartitionId, Position};
-
-/// Records per call of the detector; any number gives the same scores.
-const BATCH: usize = 256;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
@@ -80,7 +77,19 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let mut detector = Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default());
     let names = detector.names().to_vec();
     let mut chart = args.report.as_ref().map(|_| Chart::new(args.train_rows..rows, names.len()));
-    let (scored, incidents) = score(&records, args.train_rows, &mut detector, &mut chart);
+    let mut scored = vec![Scored::default(); rows];
+    let incidents =
+        scoring::score(&records.table, args.train_rows, &mut detector, &mut |detector, index, row, verdict| {
+            if let Verdict::Scored { score, flagged, .. } = verdict {
+                scored[row] = Scored { score, flagged };
+            }
+            if let Some(chart) = &mut chart {
+                let Scored { score, flagged } = scored[row];
+                let labelled = records.labels.get(row).copied().unwrap_or(false);
+                chart.add(row, score, flagged, labelled, detector.contributions(index));
+            }
+            Ok(())
+        })?;
     let judged = &scored[args.train_rows..];
     write_scores(&args.out, args.train_rows, judged).with_context(|| format!("write {}", args.out.display()))?;
     if let Some(path) = &args.incidents {
@@ -119,50 +128,6 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         std::fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// The rows after the first `skip`, in order, and their incidents. Every series begins with them, as in the daemon, which starts just
-/// after what the model was learned from.
-fn score(
-    records: &CsvRecords,
-    skip: usize,
-    detector: &mut Detector,
-    chart: &mut Option<Chart>,
-) -> (Vec<Scored>, Vec<Found>) {
-    let table = &records.table;
-    let (names, mut incidents) = (detector.names().to_vec(), Vec::new());
-    let mut scored = vec![Scored::default(); table.rows()];
-    // A record without any value is a dead letter to the daemon: it leaves no trace in its series.
-    let rows: Vec<usize> = (skip..table.rows()).filter(|&i| table.has_values(i)).collect();
-    for batch in rows.chunks(BATCH) {
-        for &i in batch {
-            let series = table.name_of(i);
-            // A file is one partition. Its times are not read: rows follow one another, however far apart, and stand for them.
-            let arrival = Arrival {
-                position: Position { partition: PartitionId(0), offset: Offset(i as i64) },
-                series,
-                time: EventTime(i as i64),
-            };
-            detector.observe(arrival, table.row(i));
-        }
-        for (&i, verdict) in batch.iter().zip(detector.judge()) {
-            if let Verdict::Scored { score, flagged, .. } = *verdict {
-                scored[i] = Scored { score, flagged };
-            }
-        }
-        incidents.extend(incidents::over(detector.told(), &names));
-        if let Some(chart) = chart {
-            for (index, &row) in batch.iter().enumerate() {
-                let Scored { score, flagged } = scored[row];
-                let labelled = records.labels.get(row).copied().unwrap_or(false);
-                chart.add(row, score, flagged, labelled, detector.contributions(index));
-            }
-        }
-    }
-    detector.close_incidents();
-    incidents.extend(incidents::over(detector.told(), &names));
-    incidents.sort_by_key(|found| found.start);
-    (scored, incidents)
 }
 
 fn write_scores(path: &Path, first_row: usize, scored: &[Scored]) -> Result<()> {

@@ -47,7 +47,26 @@ pub struct CsvRecords {
 /// The file cannot be read, a named column does not exist, or a cell is no number; with line and column.
 pub fn read(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
     let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
-    parse(file, args, label).with_context(|| format!("read {}", args.file.display()))
+    parse(file, args, label, None).with_context(|| format!("read {}", args.file.display()))
+}
+
+/// Reads the features of a model, whatever their order, and no other column. Those that the file lacks are missing in every row; their names come
+/// second.
+///
+/// # Errors
+/// As `read`, or if it has none of them.
+pub fn read_features(args: &CsvArgs, schema: &Schema) -> Result<(Table, Vec<String>)> {
+    let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
+    let found = parse(file, args, None, Some(schema)).with_context(|| format!("read {}", args.file.display()))?.table;
+    let places: Vec<Option<usize>> =
+        schema.names().map(|name| found.schema.names().position(|other| other == name)).collect();
+    let absent = schema.names().zip(&places).filter(|(_, place)| place.is_none());
+    let absent = absent.map(|(name, _)| name.to_owned()).collect();
+    let values = (0..found.rows()).flat_map(|row| {
+        let row = found.row(row);
+        places.iter().map(move |place| place.map_or(f64::NAN, |at| row[at]))
+    });
+    Ok((Table { values: values.collect(), schema: schema.clone(), ..found }, absent))
 }
 
 /// Name of a file without its folders, as it goes into a model.
@@ -63,12 +82,17 @@ struct Columns {
     label: Option<usize>,
 }
 
-fn parse(source: impl Read + 'static, args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
+fn parse(
+    source: impl Read + 'static,
+    args: &CsvArgs,
+    label: Option<&str>,
+    wanted: Option<&Schema>,
+) -> Result<CsvRecords> {
     let mut source = BufReader::new(source);
     let zipped = source.fill_buf()?.starts_with(&GZIP);
     let source: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) };
     let mut reader = ReaderBuilder::new().from_reader(source);
-    let columns = columns(reader.headers()?, args, label)?;
+    let columns = columns(reader.headers()?, args, label, wanted)?;
     let names = columns.features.iter().map(|(_, name)| name.parse());
     let schema = Schema::new(names.collect::<Result<_, _>>()?)?;
     let mut table = Table { schema, values: Vec::new(), series: Vec::new(), names: Vec::new() };
@@ -99,7 +123,7 @@ fn parse(source: impl Read + 'static, args: &CsvArgs, label: Option<&str>) -> Re
     Ok(CsvRecords { table, labels })
 }
 
-fn columns(header: &StringRecord, args: &CsvArgs, label: Option<&str>) -> Result<Columns> {
+fn columns(header: &StringRecord, args: &CsvArgs, label: Option<&str>, wanted: Option<&Schema>) -> Result<Columns> {
     let position = |name: &str| {
         header.iter().position(|h| h == name).with_context(|| {
             format!("find column {name:?}: the header has {}", header.iter().collect::<Vec<_>>().join(", "))
@@ -114,10 +138,19 @@ fn columns(header: &StringRecord, args: &CsvArgs, label: Option<&str>) -> Result
         Some(column) != series
             && Some(column) != label
             && !args.ignore.iter().chain(&args.timestamp).any(|other| other == name)
-            && !name.eq_ignore_ascii_case(TIMESTAMP)
+            && wanted
+                .map_or(!name.eq_ignore_ascii_case(TIMESTAMP), |schema| schema.names().any(|feature| feature == name))
     };
     let features: Vec<(usize, String)> =
         header.iter().enumerate().filter(is_feature).map(|(column, name)| (column, name.to_owned())).collect();
+    if let Some(schema) = wanted.filter(|_| features.is_empty()) {
+        let listed = |names: Vec<String>| names.join(", ");
+        bail!(
+            "find features of the model: expected {}, the header has {}",
+            listed(schema.names().map(str::to_owned).collect()),
+            listed(header.iter().map(str::to_owned).collect())
+        );
+    }
     if features.is_empty() {
         bail!("find features: every column is ignored, or the time, series or label");
     }
@@ -174,7 +207,7 @@ mod tests {
 
     #[test]
     fn columns_become_features_series_and_labels() {
-        let got = parse(bytes(PLANT), &args(&[], Some("pump"), None), Some("label")).unwrap();
+        let got = parse(bytes(PLANT), &args(&[], Some("pump"), None), Some("label"), None).unwrap();
         assert_eq!(got.table.schema.names().map(|n| n.to_string()).collect::<Vec<_>>(), ["flow", "valve"]);
         assert_eq!(got.table.series, [0, 1, 0]);
         assert_eq!(got.table.names, ["a", "b"]);
@@ -187,7 +220,7 @@ mod tests {
     #[test]
     fn numbers_that_stand_for_no_value_are_missing() {
         let given = CsvArgs { missing: vec![-9999.0], ..args(&[], None, None) };
-        let got = parse(bytes("a,b\n-9999,1\n2,0\n"), &given, Some("b")).unwrap();
+        let got = parse(bytes("a,b\n-9999,1\n2,0\n"), &given, Some("b"), None).unwrap();
         assert!(got.table.values[0].is_nan() && got.table.values[1] == 2.0, "{:?}", got.table.values);
     }
 
@@ -196,7 +229,7 @@ mod tests {
         let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         zip.write_all(PLANT.as_bytes()).unwrap();
         let zipped = std::io::Cursor::new(zip.finish().unwrap());
-        let got = parse(zipped, &args(&["pump", "label"], None, None), None).unwrap();
+        let got = parse(zipped, &args(&["pump", "label"], None, None), None, None).unwrap();
         assert_eq!((got.table.rows(), got.table.names.len(), got.labels.len()), (3, 1, 0));
     }
 
@@ -204,7 +237,7 @@ mod tests {
     fn errors_name_line_column_and_value() {
         #[track_caller]
         fn check(text: &str, args: &CsvArgs, expect: &str) {
-            let error = parse(bytes(text), args, None).map(|_| ()).unwrap_err();
+            let error = parse(bytes(text), args, None, None).map(|_| ()).unwrap_err();
             let got = format!("{error:#}");
             assert!(got.contains(expect), "{got:?} does not say {expect:?}");
         }

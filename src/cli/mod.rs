@@ -12,6 +12,8 @@ mod probe;
 mod quality;
 mod report;
 mod run;
+mod score;
+mod scoring;
 mod train;
 mod train_file;
 
@@ -53,6 +55,8 @@ enum Command {
     Train(train::Args),
     /// Learn from the first rows of a CSV file, score the others
     Backtest(Box<backtest::Args>),
+    /// Score the rows of a CSV file by a model
+    Score(score::Args),
     /// Show what is in a model file
     Inspect(inspect::Args),
     /// Ask a running residua whether it is well
@@ -67,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut std::io::stdout().lock()),
         Command::Train(args) => train::run(&args, &mut std::io::stdout().lock()),
         Command::Backtest(args) => backtest::run(&args, &mut std::io::stdout().lock()),
+        Command::Score(args) => score::run(&args, &mut std::io::stdout().lock()),
         Command::Inspect(args) => inspect::run(&args, &mut std::io::stdout().lock()),
         Command::Probe(args) => probe::run(&args, &mut std::io::stdout().lock()),
     };

@@ -20,6 +20,13 @@ pub struct FileArgs {
     model: ModelArgs,
 }
 
+#[cfg(test)]
+impl FileArgs {
+    pub fn new(csv: CsvArgs, out: PathBuf) -> Self {
+        Self { csv, out, model: ModelArgs::default() }
+    }
+}
+
 /// # Errors
 /// Unreadable file, too few rows, output not writable.
 pub fn run(args: &FileArgs, out: &mut impl Write) -> Result<()> {

@@ -25,29 +25,18 @@ impl Detector {
     ///
     /// Shares are of what decided: what a sensor did in the records of the window, and in earlier ones as much as it still counts.
     pub fn explain(&mut self, index: usize) -> Explanation<'_> {
-        let Self { model, batch, tiles, names, partitions, .. } = self;
-        let (features, last) = (names.len(), model.members() - 1);
-        let inputs = model.inputs(last);
-        let scored = batch.series.get(index).is_some_and(|place| !place.warming) && batch.judged_already;
-        let place = batch.series.get(index).filter(|_| scored);
-        let table = place.and_then(|place| partitions.get_mut(&place.partition).map(|table| (table, place.slot)));
-        let (Some((table, slot)), Some(tile)) = (table, tiles.last_mut()) else {
+        let Some(rebuilt) = self.rebuilt(index) else {
             return Explanation { sensors: Vec::new(), other_share: 1.0, record_score: 0.0 };
         };
-        let memory = &table.state(slot).memory;
-        let input = &batch.members[last].inputs[index * inputs..][..inputs];
-        tile.clear();
-        tile.push(input, true);
-        model.reconstruct(last, tile);
+        let Self { batch, names, .. } = self;
+        let features = names.len();
         let values = &batch.values[index * features..][..features];
         let parts = &batch.parts[index * features..][..features];
         let total: f64 = parts.iter().copied().map(f64::from).sum();
-        let newest = inputs - features;
         let mut sensors: Vec<Sensor<'_>> = Vec::with_capacity(features);
         for (j, name) in names.iter().enumerate() {
             let imputed = values[j].is_nan();
-            let rebuilt = tile.reconstruction(0)[newest + j];
-            let expected = model.unscale(j, memory, if rebuilt.is_finite() { rebuilt } else { 0.0 });
+            let expected = rebuilt[j];
             let share = if total > 0.0 && !imputed { f64::from(parts[j]) / total } else { 0.0 };
             sensors.push(Sensor { name, observed: (!imputed).then_some(values[j]), expected, share, imputed });
         }
@@ -58,5 +47,38 @@ impl Detector {
         let other_share = if rest > ROUNDING { rest } else { 0.0 };
         let record_score = batch.judged[index].alone;
         Explanation { sensors, other_share, record_score }
+    }
+
+    /// What the network that decides makes of record `index` of the last judged batch: the value that it expects of each feature, in the feature's own
+    /// unit. None of a warming record. Valid until the next `observe`. Costs one forward pass.
+    pub fn rebuilt(&mut self, index: usize) -> Option<Vec<f64>> {
+        let last = self.model.members() - 1;
+        self.pass(last, index)?;
+        let Self { model, batch, tiles, names, partitions, .. } = self;
+        let place = batch.series.get(index)?;
+        let memory = &partitions.get_mut(&place.partition)?.state(place.slot).memory;
+        let rebuilt = tiles.last()?.reconstruction(0);
+        let newest = rebuilt[rebuilt.len() - names.len()..].iter().enumerate();
+        Some(newest.map(|(j, r)| model.unscale(j, memory, if r.is_finite() { *r } else { 0.0 })).collect())
+    }
+
+    /// What the first network, which ranks, compresses record `index` of the last judged batch to. None of a warming record. Valid until the next
+    /// `observe`. Costs one forward pass.
+    pub fn code(&mut self, index: usize) -> Option<Vec<f32>> {
+        self.pass(0, index)?;
+        Some(self.model.code(self.tiles.first()?.input(0)))
+    }
+
+    /// One record once more through one network.
+    fn pass(&mut self, member: usize, index: usize) -> Option<()> {
+        let Self { model, batch, tiles, .. } = self;
+        if !batch.judged_already || batch.series.get(index)?.warming {
+            return None;
+        }
+        let (inputs, tile) = (model.inputs(member), &mut tiles[member]);
+        tile.clear();
+        tile.push(&batch.members[member].inputs[index * inputs..][..inputs], true);
+        model.reconstruct(member, tile);
+        Some(())
     }
 }

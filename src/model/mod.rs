@@ -402,6 +402,16 @@ impl Model {
         tile.reconstruct(&self.kernels[member].network);
     }
 
+    /// What the first network, which ranks, compresses an input of its own to (finite).
+    pub(crate) fn code(&self, input: &[f32]) -> Vec<f32> {
+        self.members[0].network.encode(input)
+    }
+
+    /// How many numbers that are.
+    pub fn code_width(&self) -> usize {
+        self.members[0].network.sizes()[2]
+    }
+
     /// Whether network `member` has a slow average of its residuals.
     pub(crate) fn is_followed(&self, member: usize) -> bool {
         self.members[member].slow.is_some()

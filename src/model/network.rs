@@ -2,7 +2,7 @@
 
 use fearless_simd::Level;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Zip, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Zip, s};
 use rand::{Rng, RngExt};
 
 use super::kernel::Kernel;
@@ -109,6 +109,17 @@ impl Network {
 
     pub fn inputs(&self) -> usize {
         self.layers[0].weight.nrows()
+    }
+
+    /// What one input is compressed to: as many numbers as the code is wide.
+    pub fn encode(&self, input: &[f32]) -> Vec<f32> {
+        let [encode, to_code, ..] = &self.layers;
+        let mut hidden = ArrayView1::from(input).dot(&encode.weight) + &encode.bias;
+        match self.activation {
+            Activation::Relu => hidden.mapv_inplace(|v| v.max(0.0)),
+            Activation::Tanh => hidden.mapv_inplace(f32::tanh),
+        }
+        (hidden.dot(&to_code.weight) + &to_code.bias).to_vec()
     }
 
     /// All zero, in this network's shape.

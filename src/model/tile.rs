@@ -130,6 +130,11 @@ impl Tile {
         &self.whitened[row * self.inputs..][..self.inputs]
     }
 
+    /// After `reconstruct`: one input, with what is missing filled in.
+    pub fn input(&self, row: usize) -> &[f32] {
+        &self.x[row * self.inputs..][..self.inputs]
+    }
+
     pub fn reconstruction(&self, row: usize) -> &[f32] {
         &self.reconstruction[row * self.inputs..][..self.inputs]
     }

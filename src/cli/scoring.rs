@@ -1,0 +1,42 @@
+//! The rows of a file through the detector of the daemon.
+
+use super::incidents::{self, Found};
+use crate::detector::{Arrival, Detector, Verdict};
+use crate::record::{EventTime, Offset, PartitionId, Position, Table};
+
+/// Records per call of the detector; any number gives the same scores.
+const BATCH: usize = 256;
+
+/// The rows after the first `skip`, in order: each that has a value is shown to `seen` with its place in the batch that was judged, its number and
+/// what was said of it. Returns the incidents. Every series begins with these rows, as in the daemon, which starts just after what the model
+/// was learned from.
+pub fn score(
+    table: &Table,
+    skip: usize,
+    detector: &mut Detector,
+    seen: &mut dyn FnMut(&mut Detector, usize, usize, Verdict) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Found>> {
+    let (names, mut found) = (detector.names().to_vec(), Vec::new());
+    // A record without any value is a dead letter to the daemon: it leaves no trace in its series.
+    let rows: Vec<usize> = (skip..table.rows()).filter(|&i| table.has_values(i)).collect();
+    for batch in rows.chunks(BATCH) {
+        for &row in batch {
+            // A file is one partition. Its times are not read: rows follow one another, however far apart, and stand for them.
+            let arrival = Arrival {
+                position: Position { partition: PartitionId(0), offset: Offset(row as i64) },
+                series: table.name_of(row),
+                time: EventTime(row as i64),
+            };
+            detector.observe(arrival, table.row(row));
+        }
+        let verdicts = detector.judge().to_vec();
+        found.extend(incidents::over(detector.told(), &names));
+        for (index, (&row, verdict)) in batch.iter().zip(verdicts).enumerate() {
+            seen(detector, index, row, verdict)?;
+        }
+    }
+    detector.close_incidents();
+    found.extend(incidents::over(detector.told(), &names));
+    found.sort_by_key(|incident| incident.start);
+    Ok(found)
+}
