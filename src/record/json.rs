@@ -104,7 +104,8 @@ impl<'de> Reader<'_, 'de> {
     fn features(&mut self, node: usize, last: Option<usize>) -> Option<usize> {
         let (text, mut at, mut done) = (self.text, self.at, None);
         let blank = |at| usize::from(text.get(at) == Some(&b' '));
-        // After a comma and after a colon: as the first time, or where to read on would wait for what is read there.
+        // After a comma and after a colon: as the first time, or where to read on would wait for what is read there. Where it is otherwise,
+        // what was taken for a blank is none.
         let (mut comma, mut colon) = (None, None);
         let mut guess = self.trie.guess(node, last);
         loop {
@@ -116,7 +117,11 @@ impl<'de> Reader<'_, 'de> {
                 },
             };
             let Want::Feature(index) = self.trie.edge(edge).want else { return done };
-            let begin = after + *colon.get_or_insert_with(|| blank(after));
+            let gap = *colon.get_or_insert_with(|| blank(after));
+            if blank(after) < gap {
+                return done;
+            }
+            let begin = after + gap;
             let Some((end, value)) = self.ends.after(begin).and_then(|end| Some((end, short(text, begin, end)?)))
             else {
                 return done;
@@ -129,7 +134,11 @@ impl<'de> Reader<'_, 'de> {
             if text[end] != b',' {
                 return done;
             }
-            at = end + 1 + *comma.get_or_insert_with(|| blank(end + 1));
+            let gap = *comma.get_or_insert_with(|| blank(end + 1));
+            if blank(end + 1) < gap {
+                return done;
+            }
+            at = end + 1 + gap;
             guess = self.trie.edge(edge).next;
         }
     }

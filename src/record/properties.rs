@@ -249,8 +249,21 @@ fn the_decoder_agrees_with_a_naive_reading() {
     }
 }
 
+/// A blank, or seldom something else, after some of the commas and colons.
+fn spaced(rng: &mut ChaCha8Rng, value: &[u8]) -> Vec<u8> {
+    let often = rng.random_range(0.0..1.0);
+    let mut text = Vec::with_capacity(2 * value.len());
+    for &byte in value {
+        text.push(byte);
+        if matches!(byte, b',' | b':') && rng.random_bool(often) {
+            text.push(if rng.random_range(0..50) == 0 { b"-0x\t\"1"[rng.random_range(0..6)] } else { b' ' });
+        }
+    }
+    text
+}
+
 /// So many documents, unless this variable said another number when the test was compiled.
-const DIFFERENTIAL: usize = 100_000;
+const DIFFERENTIAL: usize = 300_000;
 const DOCUMENTS: Option<&str> = option_env!("RESIDUA_DOCUMENTS");
 
 #[test]
@@ -274,6 +287,9 @@ fn what_is_read_fast_is_read_as_the_whole_grammar_reads_it() {
             let number = format!("{}.{}", digits[..point].trim_start_matches('0'), &digits[point..]);
             value = text.replacen("\"flow\":", &format!("\"flow\":{number}, \"_\":"), 1).into_bytes();
         }
+        if round % 8 < 4 {
+            value = spaced(&mut rng, &value);
+        }
         for _ in 0..rng.random_range(0..2) * (round % 4) {
             mutate(&mut rng, &mut value);
         }
@@ -289,6 +305,31 @@ fn what_is_read_fast_is_read_as_the_whole_grammar_reads_it() {
         }
     }
     assert!(counts.iter().all(|&count| count > rounds / 10), "{counts:?} read fast, and not");
+}
+
+/// Between the members of one record there may be blanks or none.
+#[test]
+fn blanks_where_there_were_none_before_and_none_where_there_were() {
+    let list = settings(r#","features":["temp","flow","bar"]"#);
+    let Features::List(paths) = &list.features else { panic!("a list") };
+    let mut decoder = Decoder::new(&list, &Schema::new(paths.clone()).unwrap()).unwrap();
+    let (mut fast, mut slow) = ([0.0; 3], [0.0; 3]);
+    for text in [
+        r#"{"temp": 1.5,"flow":-2.5,"bar":25}"#,
+        r#"{"temp":1.5,"flow": -2.5, "bar": 25}"#,
+        r#"{"temp":1.5, "flow":-2.5,"bar":25}"#,
+        r#"{"temp": 1.5, "flow": -2.5,"bar":25}"#,
+    ] {
+        let (found, _) = decoder.fast_and_slow(text, &mut fast, &mut slow);
+        assert!(found.is_some(), "{text} is not read fast");
+        assert_eq!((fast, slow), ([1.5, -2.5, 25.0], [1.5, -2.5, 25.0]), "{text}");
+    }
+    for text in
+        [r#"{"temp":1, "flow":2,x"bar":3}"#, r#"{"temp":1, "flow":2,""bar":3}"#, r#"{"temp": 1,"flow":x2,"bar":3}"#]
+    {
+        let (found, _) = decoder.fast_and_slow(text, &mut fast, &mut slow);
+        assert!(found.is_none(), "{text} is read fast");
+    }
 }
 
 #[test]
