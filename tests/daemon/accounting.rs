@@ -16,11 +16,16 @@ fn accounted(setting: &Setting<'_>) -> BTreeMap<String, usize> {
     for m in setting.scores() {
         *seen.entry(text(&line(&m), "id").to_owned()).or_insert(0) += 1;
     }
+    let mut places = HashMap::new();
     for m in setting.dead_letters() {
         let header = |n: &str| {
             String::from_utf8_lossy(m.header(&format!("__connect.errors.{n}")).unwrap_or_default()).into_owned()
         };
         let id = format!("{}-{}-{}", header("topic"), header("partition"), header("offset"));
+        let place = (m.partition, m.offset);
+        if let Some(before) = places.insert(id.clone(), place) {
+            println!("the dead letter of {id} is at {before:?} and at {place:?}");
+        }
         *seen.entry(id).or_insert(0) += 1;
     }
     seen
@@ -95,8 +100,10 @@ fn two_hundred_thousand_records_are_accounted_for_exactly_once() {
     let input = broker.read(&setting.topic);
     setting.wait_until_settled(&input);
     let metrics = scrape();
-    second.stop();
+    let ended_too = second.stop();
     assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
+    // Shown only if the test fails.
+    println!("first:\n{}\nsecond:\n{}", ended.stderr, ended_too.stderr);
 
     assert_exactly_once(&accounted(&setting), &setting.expected(&input, &trained));
     books_balance(&metrics);
