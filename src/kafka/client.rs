@@ -92,6 +92,8 @@ pub(super) fn reader(settings: &KafkaSettings) -> ClientConfig {
 /// A producer; with a transactional id where one is given.
 pub(super) fn writer(settings: &KafkaSettings, transactional_id: Option<&str>) -> ClientConfig {
     let mut c = base(settings);
+    // Whatever this process logs: what it says of lost connections is needed.
+    c.set_log_level(RDKafkaLogLevel::Info);
     c.set("enable.idempotence", "true")
         // As Java's clients do, so that a key goes to the same partition whoever writes it.
         .set("partitioner", "murmur2_random")

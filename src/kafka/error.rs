@@ -24,6 +24,9 @@ pub enum Error {
     /// A request was not answered in time.
     #[error("{action}: no answer within {after:?}")]
     Timeout { action: &'static str, after: Duration },
+    /// A request of the last transaction was not answered, and asked again.
+    #[error("begin a transaction: a late request of the last one could end it; a new producer is needed")]
+    Doubtful,
     /// Messages of the open transaction or batch were not written.
     #[error(
         "write to Kafka: {failed} of {sent} messages were not delivered, the first, to topic `{topic}`, because: {first}"
@@ -79,7 +82,7 @@ impl Error {
             | Error::NoAdministrator
             | Error::TooFewPartitions { .. }
             | Error::TooManyPartitions { .. } => Remedy::Stop,
-            Error::Timeout { .. } | Error::Unanswered { .. } => Remedy::Replace,
+            Error::Timeout { .. } | Error::Unanswered { .. } | Error::Doubtful => Remedy::Replace,
             // Another process took this member's place, or the like: the consumer is of no further use, and not by accident.
             Error::Call { cause: KafkaError::MessageConsumptionFatal(_), .. } => Remedy::Stop,
             // Before what librdkafka says: it would have a refused transaction aborted and tried again for ever.

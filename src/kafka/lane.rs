@@ -30,12 +30,14 @@ const SERVE_PAUSE: Duration = Duration::from_millis(20);
 /// Things that it is asked for at a time, and more while they are delivery reports.
 const SERVE_EVENTS: usize = 8;
 
-/// Delivery reports, counted by the producer's own thread and waited for by the worker's.
+/// What librdkafka's threads tell: delivery reports, counted by the producer's own thread and waited for by the worker's, and trouble.
 struct Deliveries {
     worker: Thread,
     done: AtomicU64,
     failed: AtomicU64,
     first_failure: Mutex<Option<Failure>>,
+    /// Connections that were lost with requests under way, and requests that were not answered in time.
+    unanswered: AtomicU64,
 }
 
 /// Why a message was not delivered, and to which topic.
@@ -50,6 +52,10 @@ impl ClientContext for LaneContext {
         self.1.token()
     }
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Said before librdkafka asks again.
+        if matches!(facility, "FAIL" | "REQTMOUT") {
+            self.0.unanswered.fetch_add(1, Ordering::Release);
+        }
         client::log(level, facility, message);
     }
     fn error(&self, error: KafkaError, reason: &str) {
@@ -129,6 +135,9 @@ pub(super) struct Lane {
     /// Of those, the ones that were not delivered and whose transaction is over.
     failures_settled: u64,
     open: bool,
+    /// Whether a request that ended a transaction, or belonged to its end, was asked more than once. The first one may still arrive, and
+    /// would end the next transaction, or set its offsets: librdkafka lacks what KIP-890 added against that (its issue 5423).
+    doubtful: bool,
 }
 
 impl Lane {
@@ -139,6 +148,7 @@ impl Lane {
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             first_failure: Mutex::new(None),
+            unanswered: AtomicU64::new(0),
         });
         let failed = |cause| Error::Client { role: "producer", cause };
         let producer: BaseProducer<LaneContext> = client::writer(settings, transactional_id)
@@ -156,6 +166,7 @@ impl Lane {
             sent: 0,
             failures_settled: 0,
             open: false,
+            doubtful: false,
         })
     }
 
@@ -175,9 +186,16 @@ impl Lane {
 
     /// Opens a transaction unless one is open; without a transactional id, what is sent from here on belongs together for the
     /// caller alone.
+    ///
+    /// # Errors
+    /// Among others: a request of the last transaction may be under way yet. Only a new producer of the same transactional id is safe from
+    /// that, as Kafka refuses what is of the old one.
     pub fn begin(&mut self) -> Result<()> {
         if !self.open {
             if self.transactional {
+                if self.doubtful {
+                    return Err(Error::Doubtful);
+                }
                 self.producer.begin_transaction().action("begin a transaction")?;
             }
             self.open = true;
@@ -236,11 +254,13 @@ impl Lane {
         deadline: Instant,
     ) -> Result<()> {
         if self.transactional {
+            let unanswered = self.unanswered();
             // All calls together may take as long as a transaction: a worker that waits for Kafka must not look dead.
             if let Some((offsets, group)) = offsets {
                 self.add_offsets(offsets, group, deadline)?;
             }
             retry(deadline, || self.producer.commit_transaction(left(deadline))).action("commit the transaction")?;
+            self.doubtful |= self.unanswered() > unanswered;
         }
         self.open = false;
         Ok(())
@@ -273,12 +293,18 @@ impl Lane {
     pub fn abort(&mut self) -> Result<()> {
         let deadline = Instant::now() + self.timeout;
         if self.open && self.transactional {
+            let unanswered = self.unanswered();
             self.producer.abort_transaction(left(deadline)).action("abort the transaction")?;
+            self.doubtful |= self.unanswered() > unanswered;
         }
         self.open = false;
         // Reports of purged messages still arrive; they must not count for the next transaction.
         self.settle_deliveries(deadline)?;
         Ok(())
+    }
+
+    fn unanswered(&self) -> u64 {
+        self.deliveries.unanswered.load(Ordering::Acquire)
     }
 
     /// The failure that was reported since the last call of `settle_deliveries`, if any.

@@ -53,12 +53,13 @@ enum Fault {
     Slow,
     HalfOpen,
     LostReply,
+    LateEnd,
     Stall,
     Leaderless,
 }
 
 /// Name, what is done, and how often in the whole run.
-const FAULTS: [(Fault, &str, &str, usize); 14] = [
+const FAULTS: [(Fault, &str, &str, usize); 15] = [
     (Fault::Kill, "kill", "kill -9 of an instance", 200),
     (Fault::Stop, "stop", "SIGSTOP beyond the session, SIGCONT", 50),
     (Fault::Terminate, "term", "SIGTERM under load", 100),
@@ -71,6 +72,7 @@ const FAULTS: [(Fault, &str, &str, usize); 14] = [
     (Fault::Slow, "slow", "200 ms on every message", 25),
     (Fault::HalfOpen, "half-open", "connections that died silently", 25),
     (Fault::LostReply, "lost-reply", "lost reply to EndTxn", 25),
+    (Fault::LateEnd, "late-end", "EndTxn that arrives late", 25),
     (Fault::Stall, "stall", "output topic stalled", 2),
     (Fault::Leaderless, "leaderless", "a third of the input without leader", 5),
 ];
@@ -227,7 +229,7 @@ impl Lab<'_> {
         }
         let proxied = matches!(
             fault,
-            Fault::Cut | Fault::Reset | Fault::Unlisted | Fault::Slow | Fault::HalfOpen | Fault::LostReply
+            Fault::Cut | Fault::Reset | Fault::Unlisted | Fault::Slow | Fault::HalfOpen | Fault::LostReply | Fault::LateEnd
         );
         let brokers = if proxied { &self.proxies.bootstrap } else { &broker.bootstrap };
         // Members of a storm come and go for good; the others come back under their names.
@@ -323,6 +325,12 @@ impl Lab<'_> {
             Fault::HalfOpen => self.proxies.silence(),
             Fault::LostReply => {
                 assert!(self.proxies.lose_end_of_transaction(PATIENCE), "no transaction ended within {PATIENCE:?}");
+            }
+            Fault::LateEnd => {
+                let answer = self.proxies.delay_end_of_transaction(PATIENCE);
+                log(format_args!("a late request to end a transaction was answered with {answer:?}"));
+                // Also a broker that does not get to it at once must not carry it out.
+                assert!(answer.is_some_and(|error| error != 0), "a late request to end a transaction: {answer:?}");
             }
             Fault::Kill | Fault::Leaderless => unreachable!("they look at the output meanwhile"),
             Fault::Stall => self.stall(fleet, topic, Duration::from_secs(if share < 1.0 { 30 } else { 180 })),

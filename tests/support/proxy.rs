@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Kafka's numbers for the request that ends a transaction, and for the one that asks for brokers and topics.
+/// Kafka's numbers for the requests that add partitions to a transaction, that end it, and that ask for brokers and topics.
+const ADD_PARTITIONS_TO_TXN: i16 = 24;
 const END_TXN: i16 = 26;
 const METADATA: i16 = 3;
 /// The first version of an answer to it whose lengths are varints.
@@ -39,6 +40,54 @@ struct State {
     emptied: AtomicUsize,
     /// So many answers to the end of a transaction are still to be lost, each with its connection.
     lose: AtomicUsize,
+    late: Mutex<Late>,
+}
+
+/// What has become of a request to end a transaction that arrives late.
+#[derive(Default)]
+enum Late {
+    #[default]
+    Unwanted,
+    /// The next one is to be.
+    Wanted,
+    /// It is on its way to this broker, and its connection gone.
+    Kept { frame: Vec<u8>, broker: SocketAddr },
+    /// Asked for once more, and that is passed on.
+    Repeated { frame: Vec<u8>, broker: SocketAddr },
+    /// The same producer has begun another transaction.
+    Due { frame: Vec<u8>, broker: SocketAddr },
+}
+
+impl Late {
+    /// Looks at a request on its way. Whether to pass it on.
+    fn pass(&mut self, request: &[u8], broker: SocketAddr) -> bool {
+        let Some((key, [_, _, _, _, _, _, rest @ ..])) = key(request).zip(request.get(2..)) else { return true };
+        *self = match std::mem::take(self) {
+            Late::Wanted if key == END_TXN => {
+                *self = Late::Kept { frame: request.to_vec(), broker };
+                return false;
+            }
+            // All but the correlation id.
+            Late::Kept { frame, broker } if key == END_TXN && frame[8..] == *rest => Late::Repeated { frame, broker },
+            Late::Repeated { frame, broker } if key == ADD_PARTITIONS_TO_TXN && rest.starts_with(producer(&frame)) => {
+                Late::Due { frame, broker }
+            }
+            other => other,
+        };
+        true
+    }
+}
+
+/// The client's name, the transactional id and the producer's number in a request to end a transaction, as they are in one that adds
+/// partitions; the epoch and whether to commit follow. In versions without tagged fields.
+fn producer(end: &[u8]) -> &[u8] {
+    assert!(end[2..4] < [0, 3][..], "EndTxn of version {:?}", &end[2..4]);
+    &end[8..end.len() - 3]
+}
+
+/// Which request it is.
+fn key(request: &[u8]) -> Option<i16> {
+    request.first_chunk().map(|key| i16::from_be_bytes(*key))
 }
 
 impl Proxies {
@@ -109,6 +158,27 @@ impl Proxies {
         self.state.lose.swap(0, Ordering::Relaxed) == 0
     }
 
+    /// The next request to end a transaction is under way until its producer has asked once more, and has begun another transaction. Kafka's
+    /// answer to it then, an error code, if it came to that within `patience`.
+    pub fn delay_end_of_transaction(&self, patience: Duration) -> Option<i16> {
+        *self.state.late.lock().expect("a sound lock") = Late::Wanted;
+        for _ in 0..patience.as_millis() / 10 {
+            thread::sleep(Duration::from_millis(10));
+            let mut late = self.state.late.lock().expect("a sound lock");
+            match std::mem::take(&mut *late) {
+                Late::Due { frame, broker } => {
+                    drop(late);
+                    // Something shall be in that transaction.
+                    thread::sleep(Duration::from_millis(30));
+                    return Some(ask(broker, &frame).expect("an answer to a late request"));
+                }
+                other => *late = other,
+            }
+        }
+        *self.state.late.lock().expect("a sound lock") = Late::Unwanted;
+        None
+    }
+
     fn end(&self, reset: bool) {
         for (_, client, server) in self.state.connections.lock().expect("a sound lock").drain(..) {
             if reset {
@@ -122,6 +192,7 @@ impl Proxies {
 
 fn connect(state: &Arc<State>, client: TcpStream, server: TcpStream) -> io::Result<()> {
     let number = state.next.fetch_add(1, Ordering::Relaxed);
+    let broker = server.peer_addr()?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (from_client, to_client) = (client.try_clone()?, client.try_clone()?);
@@ -139,7 +210,7 @@ fn connect(state: &Arc<State>, client: TcpStream, server: TcpStream) -> io::Resu
                     asked.lock().expect("a sound lock").insert([c0, c1, c2, c3], key);
                 }
             }
-            true
+            requests.late.lock().expect("a sound lock").pass(frame, broker)
         });
     });
     let answers = Arc::clone(state);
@@ -155,6 +226,17 @@ fn connect(state: &Arc<State>, client: TcpStream, server: TcpStream) -> io::Resu
         });
     });
     Ok(())
+}
+
+/// Sends one request to end a transaction; the error code of the answer.
+fn ask(broker: SocketAddr, request: &[u8]) -> io::Result<i16> {
+    let mut stream = TcpStream::connect(broker)?;
+    stream.write_all(&(request.len() as u32).to_be_bytes())?;
+    stream.write_all(request)?;
+    // Size, correlation id, throttle time, error.
+    let mut answer = [0; 14];
+    stream.read_exact(&mut answer)?;
+    Ok(i16::from_be_bytes([answer[12], answer[13]]))
 }
 
 /// An answer to a request for metadata, version 9 or later, without its list of brokers.
