@@ -11,7 +11,7 @@ const EDGES: [&str; 5] = ["kafka", "metrics", "http", "registry", "web"];
 const CORE: [&str; 4] = ["detector", "incident", "model", "record"];
 
 /// A crate, and the only modules that may name it.
-const OWNED: [(&str, &[&str]); 11] = [
+const OWNED: [(&str, &[&str]); 12] = [
     ("rdkafka", &["kafka"]),
     ("prometheus", &["metrics"]),
     ("tokio", &["service", "http"]),
@@ -21,6 +21,7 @@ const OWNED: [(&str, &[&str]); 11] = [
     ("openssl", &["web", "http", "kafka"]),
     ("rmp_serde", &["record"]),
     ("ndarray", &["model"]),
+    ("prost", &["model"]),
     ("fearless_simd", &["model", "record"]),
     ("smartcore", &["model", "cli"]),
 ];

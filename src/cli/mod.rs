@@ -4,6 +4,7 @@ mod backtest;
 mod check;
 mod csv;
 mod demo;
+mod export;
 mod incidents;
 mod inspect;
 mod learn;
@@ -57,6 +58,8 @@ enum Command {
     Backtest(Box<backtest::Args>),
     /// Score the rows of a CSV file by a model
     Score(score::Args),
+    /// Write a network of a model as ONNX
+    Export(export::Args),
     /// Show what is in a model file
     Inspect(inspect::Args),
     /// Ask a running residua whether it is well
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args, &mut std::io::stdout().lock()),
         Command::Backtest(args) => backtest::run(&args, &mut std::io::stdout().lock()),
         Command::Score(args) => score::run(&args, &mut std::io::stdout().lock()),
+        Command::Export(args) => export::run(&args, &mut std::io::stdout().lock()),
         Command::Inspect(args) => inspect::run(&args, &mut std::io::stdout().lock()),
         Command::Probe(args) => probe::run(&args, &mut std::io::stdout().lock()),
     };

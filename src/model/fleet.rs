@@ -151,6 +151,13 @@ impl Fleet {
         Some(&self.own[at * width..][..width])
     }
 
+    /// Every series that was trained on, with its means and scales.
+    pub fn all(&self) -> impl Iterator<Item = (&str, [&[f32]; 2])> {
+        let features = self.priors.len();
+        let own = self.own.chunks_exact(2 * features).map(move |own| [&own[..features], &own[features..]]);
+        self.series.iter().map(String::as_str).zip(own)
+    }
+
     pub fn floats(&self) -> usize {
         floats(self.priors.len())
     }

@@ -22,6 +22,7 @@ mod law;
 mod member;
 mod memory;
 mod network;
+mod onnx;
 mod profile;
 mod recent;
 mod residual;

@@ -7,7 +7,7 @@ use super::lanes;
 use super::series::SeriesRows;
 
 /// Weight of the newest record in the slow average.
-const CONTEXT_RATE: f32 = 0.03;
+pub(super) const CONTEXT_RATE: f32 = 0.03;
 
 /// How records of a series become the input of a network: `window` records, oldest first, then the average.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

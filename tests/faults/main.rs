@@ -229,7 +229,13 @@ impl Lab<'_> {
         }
         let proxied = matches!(
             fault,
-            Fault::Cut | Fault::Reset | Fault::Unlisted | Fault::Slow | Fault::HalfOpen | Fault::LostReply | Fault::LateEnd
+            Fault::Cut
+                | Fault::Reset
+                | Fault::Unlisted
+                | Fault::Slow
+                | Fault::HalfOpen
+                | Fault::LostReply
+                | Fault::LateEnd
         );
         let brokers = if proxied { &self.proxies.bootstrap } else { &broker.bootstrap };
         // Members of a storm come and go for good; the others come back under their names.
