@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 use super::csv::{CsvArgs, file_name, read};
+use super::drift;
 use super::incidents;
 use super::learn::{AlarmArgs, ModelArgs, learn, told};
 use super::quality::{Alarms, Quality, quality};
@@ -74,7 +75,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     };
     // All of them are in memory already.
     let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
-    let mut detector = Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default());
+    let mut detector =
+        Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default()).comparing_all();
     let names = detector.names().to_vec();
     let mut chart = args.report.as_ref().map(|_| Chart::new(args.train_rows..rows, names.len()));
     let mut scored = vec![Scored::default(); rows];
@@ -109,6 +111,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let (accepted, labelled) = (args.alarms.alarms, quality.is_some());
     let alarms = Alarms { accepted, incidents: model.ordered(), labelled, count, rows };
     writeln!(out, "{alarms}")?;
+    drift::tell(&model, &detector.drifts(), out)?;
     if let Some(quality) = &quality {
         let anomalies = records.labels[args.train_rows..].iter().filter(|l| **l).count();
         writeln!(out, "labelled anomalies  {anomalies}")?;

@@ -1,12 +1,13 @@
 //! `residua inspect`: what is in a model file.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::drift;
 use super::learn::trust;
-use crate::model::{AlarmBudget, TrainingSource};
+use crate::model::{AlarmBudget, Model, SensorFacts, TrainingSource};
 use crate::service::load;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -32,7 +33,14 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     writeln!(out, "profile      {}, {} multiply-adds for a record", model.profile(), model.multiply_adds())?;
     for (sizes, role) in model.layer_sizes().iter().zip(model.roles()) {
         let widths: Vec<String> = sizes.iter().map(usize::to_string).collect();
-        writeln!(out, "network      {}, {:?}: {role}", widths.join("-"), settings.activation)?;
+        let (inputs, code) = (sizes[0], sizes[2]);
+        writeln!(
+            out,
+            "network      {}, {:?}: {role}; {inputs} numbers as {code} ({:.1} to 1)",
+            widths.join("-"),
+            settings.activation,
+            inputs as f64 / code as f64
+        )?;
     }
     writeln!(out, "window       {} (records that a series needs)", model.window())?;
     writeln!(
@@ -49,10 +57,45 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     }
     writeln!(out, "settings     {}", serde_json::to_string(settings)?)?;
     writeln!(out, "features     {}", model.schema().len())?;
-    for name in model.schema().names() {
-        writeln!(out, "  {name}")?;
+    Ok(sensors(&model, out)?)
+}
+
+/// What each network keeps of each sensor, what values it was trained on, and where it is not to be trusted.
+fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
+    let facts: Vec<SensorFacts<'_>> = model.sensors().collect();
+    let name_width = facts.iter().map(|f| f.name.len()).max().unwrap_or(0).max(6);
+    let roles: Vec<String> = model.roles().enumerate().map(|(at, role)| format!("{at} {role}")).collect();
+    let own = if model.scaled_apart().is_some() { "trained on (scales from its series' mean)" } else { "trained on" };
+    writeln!(
+        out,
+        "Share of each sensor's variance, over held-out records, that survives being compressed and rebuilt:"
+    )?;
+    writeln!(out, "  {:<name_width$}  {}  {own:<26}  missing", "sensor", roles.join("  "))?;
+    for SensorFacts { name, range: (least, most), missing, kept } in facts {
+        let sensor = model.schema().names().position(|n| n == name).unwrap_or_default();
+        let kept: Vec<f64> = kept.into_iter().map(f64::from).collect();
+        let shares = kept.iter().zip(&roles).map(|(kept, role)| {
+            let width = role.len() - 2;
+            format!("{:>width$.0} %", 100.0 * kept)
+        });
+        let shares = shares.collect::<Vec<_>>().join("  ");
+        let unit = |scaled: f32| drift::brief(model.in_own_unit(sensor, scaled).unwrap_or(f64::from(scaled)));
+        let range = if least == most { unit(least) } else { format!("{} to {}", unit(least), unit(most)) };
+        let remark = remark(kept.last().copied().unwrap_or(0.0), least == most, missing);
+        let line = format!("  {name:<name_width$}  {shares}  {range:<26}  {:>5.1} %  {remark}", 100.0 * missing);
+        writeln!(out, "{}", line.trim_end())?;
     }
-    Ok(())
+    writeln!(out, "Beyond the values it was trained on, what a network makes of a sensor is a guess.")
+}
+
+/// Why a sensor's part in an alarm is to be taken with care. `kept`: by the network that decides.
+fn remark(kept: f64, still: bool, missing: f64) -> &'static str {
+    match (still, missing, kept) {
+        (_, 0.5.., _) => "mostly missing: hardly anything is known of it",
+        (true, ..) => "stood still: any other value is strange",
+        (.., ..=0.5) => "hardly follows from the code: only large errors show",
+        _ => "",
+    }
 }
 
 fn source(source: &TrainingSource) -> String {
@@ -75,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::model::testing::{plane, table};
-    use crate::model::{Model, ModelSettings, Profile};
+    use crate::model::{ModelSettings, Profile};
     use crate::record::{NextOffset, Offset, PartitionId};
 
     #[test]

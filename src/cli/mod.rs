@@ -4,6 +4,7 @@ mod backtest;
 mod check;
 mod csv;
 mod demo;
+mod drift;
 mod export;
 mod incidents;
 mod inspect;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::csv::{CsvArgs, read_features};
 use super::learn::AlarmArgs;
-use super::scoring;
+use super::{drift, scoring};
 use crate::detector::{Detector, DetectorSettings, SeriesSettings, Verdict};
 use crate::incident::{IncidentSettings, Span};
 use crate::service::load;
@@ -53,7 +53,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     };
     // All of them are in memory already.
     let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
-    let mut detector = Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default());
+    let mut detector =
+        Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default()).comparing_all();
     let written = || format!("write {}", args.out.display());
     let file = BufWriter::new(File::create(&args.out).with_context(written)?);
     let mut sheet = ::csv::Writer::from_writer(file);
@@ -111,7 +112,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         records.rows(),
         incidents.len()
     )?;
-    Ok(())
+    Ok(drift::tell(&model, &detector.drifts(), out)?)
 }
 
 #[cfg(test)]

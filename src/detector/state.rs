@@ -97,8 +97,14 @@ impl SeriesState {
         }
         let elapsed_ms = if first || anew { 0 } else { time.0.saturating_sub(self.time.0).max(0).cast_unsigned() };
         self.time = time;
-        self.seen += u64::from(model.take(&mut self.memory, self.seen, values));
-        Observed { anew, elapsed_ms }
+        let taken = model.take(&mut self.memory, self.seen, values);
+        self.seen += u64::from(taken);
+        Observed { anew, elapsed_ms, taken }
+    }
+
+    /// The last record that the model took, scaled.
+    pub fn latest(&self, model: &Model) -> &[f32] {
+        model.latest(&self.memory, self.seen)
     }
 
     /// Records seen since the window began.
@@ -186,4 +192,6 @@ pub(crate) struct Observed {
     pub anew: bool,
     /// Event time since the one before; 0 if it is the first, or late.
     pub elapsed_ms: u64,
+    /// Whether more was learned from it than how its series is to be scaled.
+    pub taken: bool,
 }

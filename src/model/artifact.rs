@@ -15,16 +15,17 @@ use super::fleet::{Fleet, Prior};
 use super::law::Law;
 use super::member::{Member, Slow, Term};
 use super::network::{Dense, LAYERS, Network};
+use super::reference::{BINS, EDGES, Reference, Sensor};
 use super::residual::{Residuals, WHITENED_MAX};
 use super::scaler::Scaler;
 use super::settings::{Activation, INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX, WINDOW_MAX};
 use super::tail::{QUANTILES, Tail};
 use super::view::View;
-use super::{ARTIFACT_BYTES_MAX, Deciding, Model, Profile, RowCounts, TrainingSource};
+use super::{ARTIFACT_BYTES_MAX, Deciding, Known, Model, Profile, RowCounts, TrainingSource};
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
@@ -114,7 +115,7 @@ impl Model {
             settings: Cow::Borrowed(&self.settings),
             source: Cow::Borrowed(&self.source),
             schema: Cow::Borrowed(&self.schema),
-            fleet: Cow::Borrowed(self.fleet.as_ref().map_or(&[], |fleet| &fleet.series)),
+            fleet: Cow::Borrowed(self.known.fleet.as_ref().map_or(&[], |fleet| &fleet.series)),
         };
         let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&header)?)]);
         let bytes = safetensors::serialize(self.tensors(), Some(metadata))?;
@@ -145,8 +146,15 @@ impl Model {
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
         let wide = |name: &str, values: &[f64]| (name.to_owned(), Tensor::wide(values));
-        let mut tensors = vec![wide("scaler.mean", &self.scaler.mean), wide("scaler.scale", &self.scaler.scale)];
-        if let Some(Fleet { priors, series, own }) = &self.fleet {
+        let Known { scaler, fleet, reference } = &self.known;
+        let mut tensors = vec![wide("scaler.mean", &scaler.mean), wide("scaler.scale", &scaler.scale)];
+        let alike: Vec<f64> = reference.sensors.iter().map(|sensor| sensor.alike).collect();
+        tensors.push(wide("reference.alike", &alike));
+        let edges = reference.sensors.iter().flat_map(|sensor| &sensor.edges);
+        tensors.push(("reference.edges".to_owned(), Tensor::narrow(edges, vec![reference.sensors.len(), EDGES])));
+        let shares = reference.sensors.iter().flat_map(|sensor| &sensor.shares);
+        tensors.push(("reference.shares".to_owned(), Tensor::narrow(shares, vec![reference.sensors.len(), BINS])));
+        if let Some(Fleet { priors, series, own }) = fleet {
             let numbers: Vec<f64> = priors.iter().flat_map(|prior| [prior.scale, prior.means, prior.scales]).collect();
             tensors.push(wide("fleet.priors", &numbers));
             tensors.push(("fleet.own".to_owned(), Tensor::narrow(own.iter(), vec![series.len(), 2 * priors.len()])));
@@ -181,6 +189,7 @@ impl Member {
             out.push((format!("{name}.network.{l}.weight"), Tensor::narrow(layer.weight.iter(), shape)));
             out.push((format!("{name}.network.{l}.bias"), Tensor::narrow(layer.bias.iter(), vec![layer.bias.len()])));
         }
+        out.push((format!("{name}.kept"), Tensor::narrow(self.kept.iter(), vec![self.kept.len()])));
         let mut statistics = |name: &str, residuals: &Residuals, distance: &Term| {
             let Residuals { mean, scale, whitening } = residuals;
             out.push((format!("{name}.mean"), Tensor::narrow(mean.iter(), vec![mean.len()])));
@@ -269,6 +278,8 @@ impl Reader<'_> {
             return Err(value("scaler", v, &format!("at most {UNIT_MAX:e}")));
         }
         let fleet = self.fleet(&header.fleet, features)?;
+        let reference = self.reference(features, header.rows.all.saturating_sub(header.rows.left_out))?;
+        let known = Known { scaler, fleet, reference };
         let deciding = if header.ordered {
             Deciding::Laws([self.law(0)?, self.law(1)?, self.law(2)?])
         } else {
@@ -287,14 +298,31 @@ impl Reader<'_> {
         }
         let (schema, settings) = (header.schema.into_owned(), header.settings.into_owned());
         let settings = (settings, header.profile);
-        let mut model =
-            Model::new(schema, header.source.into_owned(), settings, header.rows, (scaler, fleet), members, deciding);
+        let mut model = Model::new(schema, header.source.into_owned(), settings, header.rows, known, members, deciding);
         let expected = model.tensors().len();
         if self.tensors.len() != expected {
             return Err(value("number of tensors", self.tensors.len(), &expected.to_string()));
         }
         model.checksum = header.checksum;
         Ok(model)
+    }
+
+    fn reference(&self, features: usize, records: usize) -> Result<Reference, ArtifactError> {
+        let alike = self.wide("reference.alike", features)?;
+        let edges = self.narrow("reference.edges", &[features, EDGES])?;
+        let shares = self.narrow("reference.shares", &[features, BINS])?;
+        let mut sensors = Vec::with_capacity(features);
+        for ((edges, shares), alike) in edges.chunks_exact(EDGES).zip(shares.chunks_exact(BINS)).zip(alike) {
+            sound("reference.alike", alike, 1.0, 1e15)?;
+            if !edges.is_sorted() {
+                return Err(value("reference.edges", "unsorted", "ascending values"));
+            }
+            if !shares.is_sorted() || shares[0] < 0.0 || shares[BINS - 1] != 1.0 {
+                return Err(value("reference.shares", "other", "ascending values from 0 or more to 1"));
+            }
+            sensors.push(Sensor { edges: edges.to_vec(), shares: shares.to_vec(), alike });
+        }
+        Ok(Reference { sensors, records })
     }
 
     fn fleet(&self, series: &[String], features: usize) -> Result<Option<Fleet>, ArtifactError> {
@@ -336,6 +364,8 @@ impl Reader<'_> {
         let hidden = within("hidden width", self.length(&format!("{name}.network.0.bias"))?, WIDTH_MAX)?;
         let code = within("code width", self.length(&format!("{name}.network.1.bias"))?, WIDTH_MAX)?;
         let layers = self.layers(name, [inputs, hidden, code, hidden, inputs])?;
+        let kept = self.narrow(&format!("{name}.kept"), &[features])?;
+        kept.iter().try_for_each(|share| sound("kept", f64::from(*share), 0.0, 1.0))?;
         let ranks = weight > 0.0;
         let (residuals, distance) = self.statistics(&format!("{name}.residual"), inputs, ranks)?;
         let slow = if ranks && ordered {
@@ -344,7 +374,7 @@ impl Reader<'_> {
         } else {
             None
         };
-        Ok(Member { view, weight, network: Network { layers, activation }, residuals, distance, slow })
+        Ok(Member { view, weight, network: Network { layers, activation }, kept, residuals, distance, slow })
     }
 
     fn statistics(&self, name: &str, inputs: usize, ranks: bool) -> Result<(Residuals, Term), ArtifactError> {

@@ -11,6 +11,7 @@ use super::law::{self, Peaks};
 use super::member::{Member, Slow, Term};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
+use super::reference::{BINS, EDGES, Reference};
 use super::residual::{Residuals, SHRINK_MIN, SHRINK_MIN_SLOW};
 use super::scaler::Scaler;
 use super::series::{SeriesRows, Split};
@@ -19,7 +20,7 @@ use super::tail::Tail;
 use super::tile::{TILE, Tile};
 use super::view::Inputs;
 use super::{
-    ARTIFACT_BYTES_MAX, ArtifactError, Deciding, Model, RowCounts, Statistic, TrainingSource, decision, train,
+    ARTIFACT_BYTES_MAX, ArtifactError, Deciding, Known, Model, RowCounts, Statistic, TrainingSource, decision, train,
 };
 use crate::record::Table;
 
@@ -89,14 +90,15 @@ pub fn fit(
     let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
     let deciding = decide(&member, &held, ordered);
     let members = learned.into_iter().map(|(member, _)| member).chain([member]).collect();
-    Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, (scaler, fleet), members, deciding)
+    let known = Known { scaler, fleet, reference: Reference::of(&rows) };
+    Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, known, members, deciding)
         .sealed()
         .map_err(FitError::Artifact)
 }
 
 /// Refuses what cannot be learned before time is spent on it.
 fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> Result<RowCounts, FitError> {
-    let mut bytes = 1024 * 1024;
+    let mut bytes = 1024 * 1024 + 4 * rows.features * (EDGES + BINS);
     let mut counts = RowCounts { all: rows.rows(), left_out: rows.left_out(), training: 0, held_out: 0 };
     for part in parts {
         let inputs = part.view.inputs(rows.features);
@@ -150,7 +152,8 @@ fn learn(
     } else {
         (Residuals::standard(held.residuals.view()), Term::NONE)
     };
-    let mut member = Member { view: part.view, weight: part.weight, network, residuals, distance, slow: None };
+    let kept = held.kept.clone();
+    let mut member = Member { view: part.view, weight: part.weight, network, kept, residuals, distance, slow: None };
     if ranks && ordered {
         let averages = held.slow_averages(&member);
         let distance = Term::fit(held.cross_fitted(&averages, SHRINK_MIN_SLOW)?);
@@ -193,8 +196,35 @@ pub(super) struct Held {
     blocks: Vec<usize>,
     series: Vec<usize>,
     features: usize,
+    /// Of each feature of the newest record.
+    kept: Vec<f32>,
     /// Cross-fitted.
     distances: Vec<f64>,
+}
+
+/// Of a number that comes piece by piece (Welford 1962).
+#[derive(Clone, Copy, Default)]
+struct Variance {
+    n: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Variance {
+    /// What is missing is left out.
+    fn take(&mut self, value: f32) {
+        if !value.is_nan() {
+            let value = f64::from(value);
+            self.n += 1.0;
+            let off = value - self.mean;
+            self.mean += off / self.n;
+            self.squares += off * (value - self.mean);
+        }
+    }
+
+    fn value(&self) -> f64 {
+        self.squares / self.n.max(1.0)
+    }
 }
 
 impl Held {
@@ -203,6 +233,8 @@ impl Held {
         let kernel = network.kernel();
         let mut tile = Tile::new(&kernel);
         let mut input = vec![0.0; seen.width()];
+        let (features, newest) = (seen.rows.features, (seen.view.window - 1) * seen.rows.features);
+        let mut variances = vec![[Variance::default(); 2]; features];
         for (start, part) in (0..).step_by(TILE).zip(split.held_out.chunks(TILE)) {
             tile.clear();
             for held in part {
@@ -213,9 +245,26 @@ impl Held {
             let mut out = residuals.slice_mut(s![start..start + part.len(), ..]);
             out.iter_mut().zip(tile.residuals()).for_each(|(to, r)| *to = *r);
             tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
+            for (held, residual) in part.iter().zip(out.rows()) {
+                seen.write(held.row, &mut input);
+                let both = input[newest..].iter().zip(residual.iter().skip(newest)).zip(&mut variances);
+                both.for_each(|((x, r), of)| [x, r].into_iter().zip(of).for_each(|(v, of)| of.take(*v)));
+            }
         }
+        let kept = variances.iter().map(|[of, lost]| {
+            let (of, lost) = (of.value(), lost.value());
+            // What does not move survives.
+            if of > lost {
+                (1.0 - lost / of) as f32
+            } else if of == 0.0 {
+                1.0
+            } else {
+                0.0
+            }
+        });
+        let kept = kept.collect();
         let (blocks, series) = split.held_out.iter().map(|held| (held.block, held.series)).unzip();
-        Self { residuals, blocks, series, features: seen.rows.features, distances: Vec::new() }
+        Self { residuals, blocks, series, features, kept, distances: Vec::new() }
     }
 
     /// Slow averages as in service, over the held-out blocks of a series one after the other; NaN where a residual is missing.

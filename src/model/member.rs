@@ -33,6 +33,9 @@ pub struct Member {
     /// Of its level in the rank; 0: it only decides.
     pub weight: f64,
     pub network: Network,
+    /// Of each feature of the newest record, the share of its variance over held-out records that is still there when it is rebuilt: 1 less
+    /// the variance of the residual in variances of the feature, 0 at least.
+    pub kept: Vec<f32>,
     /// Whitening only if it ranks.
     pub residuals: Residuals,
     pub distance: Term,

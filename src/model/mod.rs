@@ -25,6 +25,7 @@ mod network;
 mod onnx;
 mod profile;
 mod recent;
+mod reference;
 mod residual;
 mod scaler;
 mod series;
@@ -59,6 +60,8 @@ use law::Laws;
 use member::{Kernels, Member, Slow};
 use memory::Places;
 use recent::RARITIES;
+use reference::Reference;
+pub use reference::{Drift, Seen};
 use scaler::Scaler;
 use tail::Tail;
 
@@ -73,9 +76,7 @@ pub struct Model {
     settings: ModelSettings,
     profile: Profile,
     rows: RowCounts,
-    scaler: Scaler,
-    /// Where series differ much.
-    fleet: Option<Fleet>,
+    known: Known,
     /// At least one; the last one decides.
     members: Vec<Member>,
     /// Of each, ready for use.
@@ -84,6 +85,27 @@ pub struct Model {
     places: Places,
     /// Hexadecimal SHA-256 of the artifact.
     checksum: String,
+}
+
+/// What a model says of one sensor.
+#[derive(Clone, Debug)]
+pub struct SensorFacts<'a> {
+    pub name: &'a str,
+    /// Least and largest scaled value that was trained on; both 0 where there was none.
+    pub range: (f32, f32),
+    /// Share of the training records in which it is missing.
+    pub missing: f64,
+    /// Of each network, the share of the sensor's variance over held-out records that survives being compressed and rebuilt.
+    pub kept: Vec<f32>,
+}
+
+/// What is known of the training records, sensor by sensor.
+#[derive(Debug)]
+pub(crate) struct Known {
+    scaler: Scaler,
+    /// Where series differ much.
+    fleet: Option<Fleet>,
+    reference: Reference,
 }
 
 /// Which of the models that followed each other it is: a later one has a larger number (its offset in their topic).
@@ -194,14 +216,14 @@ impl Model {
         source: TrainingSource,
         (settings, profile): (ModelSettings, Profile),
         rows: RowCounts,
-        (scaler, fleet): (Scaler, Option<Fleet>),
+        known: Known,
         members: Vec<Member>,
         deciding: Deciding,
     ) -> Self {
-        let places = Places::of(schema.len(), &members, fleet.as_ref());
+        let places = Places::of(schema.len(), &members, known.fleet.as_ref());
         let kernels = members.iter().map(Member::kernels).collect();
         let checksum = String::new();
-        Self { schema, source, settings, profile, rows, scaler, fleet, members, kernels, deciding, places, checksum }
+        Self { schema, source, settings, profile, rows, known, members, kernels, deciding, places, checksum }
     }
 
     /// First 16 hexadecimal digits of the artifact's SHA-256.
@@ -261,7 +283,7 @@ impl Model {
 
     /// Series that have means and scales of their own, and the records from which any other learns them; none if all have the common ones.
     pub fn scaled_apart(&self) -> Option<(usize, usize)> {
-        self.fleet.as_ref().map(|fleet| (fleet.series.len(), fleet::LEARNING))
+        self.known.fleet.as_ref().map(|fleet| (fleet.series.len(), fleet::LEARNING))
     }
 
     /// Multiply-adds for one record of a series.
@@ -281,12 +303,12 @@ impl Model {
 
     #[cfg(test)]
     pub(crate) fn scaler(&self) -> &Scaler {
-        &self.scaler
+        &self.known.scaler
     }
 
     /// A scaled value of feature `j` of a series in its own unit again.
     pub(crate) fn unscale(&self, j: usize, memory: &Memory, scaled: f32) -> f64 {
-        self.scaler.unscale(j, self.own(memory), scaled)
+        self.known.scaler.unscale(j, self.own(memory), scaled)
     }
 
     /// Mean and scale of a series where it has its own.
@@ -318,7 +340,7 @@ impl Model {
     /// What is remembered of a series before its first record.
     pub(crate) fn begin(&self, series: &str) -> Memory {
         let mut memory = Memory::new(&self.places, self.members.len());
-        if let Some(fleet) = &self.fleet {
+        if let Some(fleet) = &self.known.fleet {
             fleet.begin(series, memory.floats_of_mut(&self.places.own));
         }
         self.restart_levels(&mut memory);
@@ -336,7 +358,7 @@ impl Model {
     ) -> Result<Memory, MemoryError> {
         let mut memory = self.begin("");
         memory.recall(&self.places, floats, numbers)?;
-        if self.fleet.as_ref().is_some_and(|fleet| !fleet.is_sound(memory.floats_of(&self.places.own))) {
+        if self.known.fleet.as_ref().is_some_and(|fleet| !fleet.is_sound(memory.floats_of(&self.places.own))) {
             return Err(MemoryError::OutOfRange("scale of a series"));
         }
         Ok(memory)
@@ -345,8 +367,8 @@ impl Model {
     /// Takes a record into what is remembered: `values`, one per feature, NaN = missing; `seen`: how many came before it since the
     /// window began. False if all that is learned from it is how this series is to be scaled.
     pub(crate) fn take(&self, memory: &mut Memory, seen: u64, values: &[f64]) -> bool {
-        if let Some(fleet) = &self.fleet {
-            let scaled = self.scaler.standardised(values);
+        if let Some(fleet) = &self.known.fleet {
+            let scaled = self.known.scaler.standardised(values);
             if !fleet.is_known(memory.floats_of_mut(&self.places.own), scaled) {
                 return false;
             }
@@ -360,14 +382,44 @@ impl Model {
         let at = self.places.ring.start + (seen % self.window() as u64) as usize * features;
         let record = at..at + features;
         let (to, own) = memory.two_of_mut(&record, &self.places.own);
-        let own = if self.fleet.is_some() { &own[..2 * features] } else { &[] };
-        self.scaler.scale(values, own, &mut to[..features]);
+        let own = if self.known.fleet.is_some() { &own[..2 * features] } else { &[] };
+        self.known.scaler.scale(values, own, &mut to[..features]);
         for (member, places) in self.members.iter().zip(&self.places.members).filter(|(member, _)| member.view.context)
         {
             let (record, average) = memory.two_of_mut(&record, &places.average);
             member.view.follow(features, average, record);
         }
         true
+    }
+
+    /// The newest record of a series, scaled; `seen`: records that came since the window began, at least one.
+    pub(crate) fn latest<'a>(&self, memory: &'a Memory, seen: u64) -> &'a [f32] {
+        let features = self.schema.len();
+        let at = (seen.saturating_sub(1) % self.window() as u64) as usize * features;
+        &memory.floats_of(&self.places.ring)[at..at + features]
+    }
+
+    /// Counts a scaled record among what was seen beside the training records.
+    pub(crate) fn see(&self, seen: &mut Seen, scaled: &[f32]) {
+        seen.take(&self.known.reference, scaled);
+    }
+
+    /// How what was seen differs from the training records, sensor by sensor; nothing where nothing was seen.
+    pub fn drifts(&self, seen: &Seen) -> Vec<Drift> {
+        self.known.reference.drifts(seen)
+    }
+
+    /// A scaled value of sensor `j` in its own unit; where series have scales of their own there is no one value.
+    pub fn in_own_unit(&self, j: usize, scaled: f32) -> Option<f64> {
+        self.known.fleet.is_none().then(|| self.known.scaler.unscale(j, &[], scaled))
+    }
+
+    /// What is known of each sensor, in the order of the schema.
+    pub fn sensors(&self) -> impl Iterator<Item = SensorFacts<'_>> {
+        self.schema().names().zip(&self.known.reference.sensors).enumerate().map(|(j, (name, sensor))| {
+            let kept = self.members.iter().map(|member| member.kept[j]).collect();
+            SensorFacts { name, range: sensor.range(), missing: sensor.missing(), kept }
+        })
     }
 
     /// Networks.

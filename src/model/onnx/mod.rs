@@ -57,8 +57,8 @@ impl Model {
             metadata_props: vec![
                 entry("model", self.checksum.clone()),
                 entry("features", serde_json::to_string(&names).unwrap_or_default()),
-                entry("mean", json(&self.scaler.mean)),
-                entry("scale", json(&self.scaler.scale)),
+                entry("mean", json(&self.known.scaler.mean)),
+                entry("scale", json(&self.known.scaler.scale)),
                 entry("series", self.own_scales()),
                 entry("clip", member.view.clip.to_string()),
                 entry("average_weight", CONTEXT_RATE.to_string()),
@@ -71,7 +71,7 @@ impl Model {
     fn own_scales(&self) -> String {
         // Written as f64, every digit of f32 is there: a mean is taken off values that may be close to it.
         let exact = |numbers: &[f32]| numbers.iter().copied().map(f64::from).collect();
-        let all = self.fleet.iter().flat_map(Fleet::all).map(|(name, own)| (name, own.map(exact)));
+        let all = self.known.fleet.iter().flat_map(Fleet::all).map(|(name, own)| (name, own.map(exact)));
         let scales: BTreeMap<&str, [Vec<f64>; 2]> = all.collect();
         serde_json::to_string(&scales).unwrap_or_default()
     }
@@ -81,11 +81,11 @@ impl Model {
         let mut graph = Graph::default();
         let records = [None, Some(member.view.window), Some(features)];
         graph.input("records", DOUBLE, &records);
-        let mean = graph.doubles("mean", &self.scaler.mean);
-        let scale = graph.doubles("scale", &self.scaler.scale);
+        let mean = graph.doubles("mean", &self.known.scaler.mean);
+        let scale = graph.doubles("scale", &self.known.scaler.scale);
         let mut x = graph.node("Sub", &["records", &mean], "centred", &[]);
         x = graph.node("Div", &[&x, &scale], "standardised", &[]);
-        if self.fleet.is_some() {
+        if self.known.fleet.is_some() {
             for (op, name, out) in [("Sub", "series_mean", "own_centred"), ("Div", "series_scale", "own_standardised")]
             {
                 graph.input(name, DOUBLE, &[None, Some(1), Some(features)]);
