@@ -222,6 +222,11 @@ impl Detector {
         self
     }
 
+    /// What was counted for that.
+    pub fn seen(&self) -> &model::Seen {
+        &self.beside.seen
+    }
+
     /// How the records differ from those of training, sensor by sensor: all since the detector was made, or about the last hundred thousand.
     pub fn drifts(&self) -> Vec<Drift> {
         self.model.drifts(&self.beside.seen)

@@ -26,6 +26,9 @@ use crate::incident::Change;
 /// Content type of [`Metrics::scrape`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
+/// Sensors that are named with their drift, at most.
+const DRIFTED_MAX: usize = 10;
+
 /// The registry and everything in it. Shared by all workers.
 pub struct Metrics {
     registry: Registry,
@@ -60,6 +63,8 @@ pub struct Metrics {
     models_refused: IntCounter,
     alarm_budget: Gauge,
     alarm_rate: Gauge,
+    drifted: Gauge,
+    drift: GaugeVec,
     reloads: [IntCounter; 3],
     config_ok: Gauge,
     config_pending: Gauge,
@@ -198,6 +203,15 @@ impl Metrics {
             alarm_rate: r.gauge(
                 "residua_alarm_rate_ratio",
                 "Incidents opened per record of late, true ones among them; records flagged where they have no order.",
+            )?,
+            drifted: r.gauge(
+                "residua_drifted_sensors",
+                "Sensors whose values of late are other data than those the model was trained on.",
+            )?,
+            drift: r.gauges(
+                "residua_drift_distance",
+                "Kolmogorov-Smirnov distance of such a sensor, 0 to 1, from what it was trained on; of the ten that differ most.",
+                "sensor",
             )?,
             reloads: ["applied", "unchanged", "refused"].map(|result| reloads.with_label_values(&[result])),
             config_ok,
@@ -351,6 +365,17 @@ impl Metrics {
         if alarms.is_none_or(|alarms| (alarms.budget, alarms.incidents) != (budget, incidents)) {
             *alarms = Some(AlarmRate::new(budget, incidents));
         }
+    }
+
+    /// Sensors whose values are other data than those trained on, with the distance of each.
+    pub fn drifted<'a>(&self, sensors: impl Iterator<Item = (&'a str, f64)>) {
+        let mut sensors: Vec<(&str, f64)> = sensors.collect();
+        self.drifted.set(sensors.len() as f64);
+        sensors.sort_by(|a, b| b.1.total_cmp(&a.1));
+        sensors.truncate(DRIFTED_MAX);
+        let _whole = self.books();
+        self.drift.reset();
+        sensors.iter().for_each(|(sensor, distance)| self.drift.with_label_values(&[*sensor]).set(*distance));
     }
 
     /// A model in the topic cannot be used.

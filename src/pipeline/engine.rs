@@ -10,7 +10,7 @@ use crate::detector::{Arrival, Detector, Forgotten, StateError, Told, Verdict};
 use crate::incident::Event;
 use crate::kafka::{self, Assigned, DeadLetterForm, KafkaSettings, Message, Outgoing, Output, Stored};
 use crate::metrics::{Outcomes, Restore, Scores};
-use crate::model::{Edition, Model};
+use crate::model::{Edition, Model, Seen};
 use crate::record::{
     Alert, Decoder, InputSettings, NextOffset, Offset, PartitionId, RawRecord, SchemaError, WriterSchemas,
 };
@@ -316,6 +316,11 @@ impl Engine {
     /// Series forgotten since the last call, so that memory is bounded.
     pub fn take_forgotten(&mut self) -> Forgotten {
         self.detector.take_forgotten()
+    }
+
+    /// What was seen beside the records that the model was trained on.
+    pub fn seen(&self) -> &Seen {
+        self.detector.seen()
     }
 
     pub fn series_count(&self) -> usize {

@@ -4,6 +4,7 @@
 //! Everything a record causes, and the offset after it, becomes visible in one commit, or not at all.
 
 mod batch;
+mod beside;
 mod engine;
 mod open;
 mod partitions;
@@ -16,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use beside::Beside;
 use engine::Engine;
 use open::Open;
 use partitions::MODEL_PATIENCE;
@@ -57,6 +59,7 @@ pub struct Shared {
     pub pulse: Arc<Pulse>,
     pub model: Arc<ModelSlot>,
     pub tuning: Arc<TuningSlot>,
+    pub beside: Arc<Beside>,
     pub stop: Stop,
 }
 
@@ -214,6 +217,7 @@ impl Worker {
             self.shared.metrics.lag(&self.label, observed.lag);
             // A replay brings series too, and nothing to commit.
             self.look_around();
+            self.compare();
             if observed.away > self.settings.kafka.session_timeout.max(AWAY_MIN) {
                 self.start_over(observed.away)?;
             }
@@ -398,6 +402,17 @@ impl Worker {
     }
 
     /// After a commit, and now and then.
+    /// Beside the records that the model was trained on.
+    fn compare(&self) {
+        let Shared { beside, model, metrics, .. } = &self.shared;
+        beside.set(self.settings.index, self.in_force.version, self.engine.seen());
+        let (_, drifts) = beside.drifts(model);
+        let names: Vec<&str> = self.in_force.model.schema().names().collect();
+        let other = drifts.iter().filter(|drift| drift.differs);
+        // Of another model than this worker's there may be other sensors.
+        metrics.drifted(other.filter_map(|drift| Some((*names.get(drift.sensor)?, drift.distance))));
+    }
+
     fn look_around(&mut self) {
         self.shared.metrics.series(&self.label, self.engine.series_count());
         self.shared.metrics.open_incidents(&self.label, self.engine.open_incidents());

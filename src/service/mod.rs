@@ -29,7 +29,7 @@ use crate::http::{self, Access, HttpSettings, Pages, Tls};
 use crate::kafka::{self, KafkaSettings, Remedy, TopicReader};
 use crate::metrics::Metrics;
 use crate::model::{Edition, Model};
-use crate::pipeline::{self, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
+use crate::pipeline::{self, Beside, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
 use crate::record::{Format, Refusal, Severity, WriterSchemas};
 use crate::registry::Registry;
 
@@ -73,6 +73,7 @@ struct Context {
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
     model: Arc<ModelSlot>,
+    beside: Arc<Beside>,
     pulses: Vec<Arc<Pulse>>,
     pulse: Arc<Pulse>,
     stop: Stop,
@@ -86,6 +87,7 @@ impl Service {
         let progress = Arc::new(Progress::new(Arc::clone(&metrics)));
         let current = Arc::new(Current::new(config.clone(), Arc::clone(&metrics)));
         let (model, stop, pulse) = (Arc::new(ModelSlot::default()), Stop::default(), Arc::new(Pulse::default()));
+        let beside = Arc::new(Beside::default());
         let pulses: Vec<_> = (0..config.service.workers).map(|_| Arc::new(Pulse::default())).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -96,6 +98,7 @@ impl Service {
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
             model: Arc::clone(&model),
+            beside: Arc::clone(&beside),
             workers: pulses.clone(),
             supervisor: Arc::clone(&pulse),
             stop: stop.clone(),
@@ -124,6 +127,7 @@ impl Service {
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
             model: Arc::clone(&model),
+            beside,
             pulses,
             pulse,
             stop: stop.clone(),
@@ -431,6 +435,7 @@ impl Context {
                 pulse: Arc::clone(pulse),
                 model: Arc::clone(&self.model),
                 tuning: Arc::clone(&self.current.tuning),
+                beside: Arc::clone(&self.beside),
                 stop: self.stop.clone(),
             };
             let name = format!("worker-{index}");

@@ -7,7 +7,8 @@ use super::progress::{Progress, Standing};
 use crate::config::Config;
 use crate::http::{Pages, Probe};
 use crate::metrics::{self, Metrics};
-use crate::pipeline::{ModelSlot, Pulse, Stop};
+use crate::model::{Drift, Model};
+use crate::pipeline::{Beside, ModelSlot, Pulse, Stop};
 use serde::Serialize;
 
 /// The service as its probes see it.
@@ -15,6 +16,7 @@ pub(super) struct Status {
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
     pub model: Arc<ModelSlot>,
+    pub beside: Arc<Beside>,
     /// One per worker, and the supervisor's.
     pub workers: Vec<Arc<Pulse>>,
     pub supervisor: Arc<Pulse>,
@@ -33,6 +35,7 @@ struct Page<'a> {
     workers: Vec<WorkerPage>,
     records: Records,
     alarms: Option<AlarmsPage>,
+    data: Option<DataPage>,
     /// In force, secrets left out.
     config: &'a Config,
     /// Keys whose value in the file counts from the next start on.
@@ -71,6 +74,51 @@ struct AlarmsPage {
     accepted_per_record: f64,
     realised_per_record: f64,
     over_records: u64,
+}
+
+/// Whether the records of late are such as the model was trained on: the two-sample test of Kolmogorov and Smirnov.
+#[derive(Serialize)]
+struct DataPage {
+    /// A sample of the last ones.
+    records_compared: u64,
+    sensors: usize,
+    other_than_trained_on: usize,
+    /// Those that differ most, at most ten.
+    drifted: Vec<DriftPage>,
+}
+
+#[derive(Serialize)]
+struct DriftPage {
+    sensor: String,
+    distance: f64,
+    p: f64,
+    /// Where the difference is largest; none where it is in how many records the sensor is missing, or series have scales of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<f64>,
+    /// Of the records, and of those trained on, the share up to there.
+    share: f64,
+    trained: f64,
+}
+
+/// Sensors that are listed.
+const DRIFTED_MAX: usize = 10;
+
+impl DataPage {
+    fn new(model: &Model, (records_compared, drifts): (u64, Vec<Drift>)) -> DataPage {
+        let sensors = drifts.len();
+        let mut other: Vec<Drift> = drifts.into_iter().filter(|drift| drift.differs).collect();
+        other.sort_by(|a, b| b.distance.total_cmp(&a.distance));
+        let page = |&Drift { sensor, distance, p, at, share, trained, .. }: &Drift| DriftPage {
+            sensor: model.schema().names().nth(sensor).unwrap_or_default().to_owned(),
+            distance,
+            p,
+            at: at.and_then(|scaled| model.in_own_unit(sensor, scaled)),
+            share,
+            trained,
+        };
+        let drifted = other.iter().take(DRIFTED_MAX).map(page).collect();
+        DataPage { records_compared, sensors, other_than_trained_on: other.len(), drifted }
+    }
 }
 
 impl Status {
@@ -168,6 +216,7 @@ impl Pages for Status {
                 realised_per_record: alarms.rate(),
                 over_records: alarms.records(),
             }),
+            data: self.model.get().map(|model| DataPage::new(&model, self.beside.drifts(&self.model))),
             config: &standing.config,
             config_pending: &standing.pending,
             config_refused: standing.refused.as_deref(),

@@ -9,6 +9,7 @@ use support::plant;
 
 mod accounting;
 mod broken;
+mod drift;
 mod edges;
 mod formats;
 mod health;

@@ -208,6 +208,7 @@ fn machines_fail(scene: &mut Scene) {
         "ResiduaManyIncidents",
         "ResiduaDeadLetters",
         "ResiduaAlarmsAboveBudget",
+        "ResiduaOtherData",
     ];
     thread::scope(|scope| {
         scope.spawn(|| {
