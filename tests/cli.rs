@@ -54,9 +54,14 @@ fn a_file_is_learned_inspected_and_backtested() {
     let shown = said(&inspected);
     assert!(inspected.status.success(), "{shown}");
     let fingerprint = said(&trained).split_whitespace().nth(1).unwrap().to_owned();
-    for expect in
-        [&format!("sha256 {fingerprint}")[..], "file p.csv, 3000 rows", "features     3", "\n  a\n  b\n  c\n", "ranks"]
-    {
+    for expect in [
+        &format!("sha256 {fingerprint}")[..],
+        "file p.csv, 3000 rows",
+        "features     3",
+        "\n  a         100 %",
+        "\n  c         100 %",
+        "ranks",
+    ] {
         assert!(shown.contains(expect), "no {expect:?} in {shown}");
     }
 

@@ -143,7 +143,9 @@ mod tests {
             "trust        the budget of 3 per 10000 records is met within a factor of ",
             "balanced, ",
             "3-16-",
-            "\n  f2\n",
+            "\n  f2 ",
+            " (1.5 to 1)\n",
+            "Beyond the values it was trained on",
         ] {
             assert!(said.contains(expect), "{said}\ndoes not say {expect:?}");
         }

@@ -92,7 +92,17 @@ fn forged_contents_are_refused_with_a_reason() {
         (|h, _| h["settings"]["steps"] = 0.into(), "model.steps = 0"),
         (|h, _| h["members"][0]["activation"] = "softmax".into(), "unknown variant `softmax`"),
         (|_, t| drop(t.remove(0)), "scaler.mean"),
-        (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 17, expected 16"),
+        (|_, t| *tensor(t, "reference.alike") = Tensor::wide(&[1.0, 0.5, 1.0]), "reference.alike = 0.5"),
+        (
+            |_, t| *tensor(t, "reference.edges") = Tensor::narrow([1.0; 98].iter().chain(&[0.0]), vec![3, EDGES]),
+            "reference.edges = unsorted",
+        ),
+        (
+            |_, t| *tensor(t, "reference.shares") = Tensor::narrow([0.5; 3 * BINS].iter(), vec![3, BINS]),
+            "reference.shares = other",
+        ),
+        (|_, t| *tensor(t, "member.0.kept") = Tensor::narrow([0.5, 1.5, 1.0].iter(), vec![3]), "kept = 1.5"),
+        (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 21, expected 20"),
         (|_, t| t[0].0 = "scaler.maen".to_owned(), "scaler.mean"),
         (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0; 2]), "expected F64 [3]"),
         (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0, 1e200, 0.0]), "at most 1e150"),
