@@ -51,13 +51,14 @@ pub fn read(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
 }
 
 /// Reads the features of a model, whatever their order, and no other column. Those that the file lacks are missing in every row; their names come
-/// second.
+/// second. `label`: as for `read`.
 ///
 /// # Errors
 /// As `read`, or if it has none of them.
-pub fn read_features(args: &CsvArgs, schema: &Schema) -> Result<(Table, Vec<String>)> {
+pub fn read_features(args: &CsvArgs, label: Option<&str>, schema: &Schema) -> Result<(CsvRecords, Vec<String>)> {
     let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
-    let found = parse(file, args, None, Some(schema)).with_context(|| format!("read {}", args.file.display()))?.table;
+    let found = parse(file, args, label, Some(schema)).with_context(|| format!("read {}", args.file.display()))?;
+    let (found, labels) = (found.table, found.labels);
     let places: Vec<Option<usize>> =
         schema.names().map(|name| found.schema.names().position(|other| other == name)).collect();
     let absent = schema.names().zip(&places).filter(|(_, place)| place.is_none());
@@ -66,7 +67,8 @@ pub fn read_features(args: &CsvArgs, schema: &Schema) -> Result<(Table, Vec<Stri
         let row = found.row(row);
         places.iter().map(move |place| place.map_or(f64::NAN, |at| row[at]))
     });
-    Ok((Table { values: values.collect(), schema: schema.clone(), ..found }, absent))
+    let table = Table { values: values.collect(), schema: schema.clone(), ..found };
+    Ok((CsvRecords { table, labels }, absent))
 }
 
 /// Name of a file without its folders, as it goes into a model.

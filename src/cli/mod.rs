@@ -11,6 +11,7 @@ mod inspect;
 mod learn;
 mod log;
 mod probe;
+mod project;
 mod quality;
 mod report;
 mod run;
@@ -59,6 +60,8 @@ enum Command {
     Backtest(Box<backtest::Args>),
     /// Score the rows of a CSV file by a model
     Score(score::Args),
+    /// Draw the rows of a CSV file as a map, beside one of principal components
+    Project(Box<project::Args>),
     /// Write a network of a model as ONNX
     Export(export::Args),
     /// Show what is in a model file
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args, &mut std::io::stdout().lock()),
         Command::Backtest(args) => backtest::run(&args, &mut std::io::stdout().lock()),
         Command::Score(args) => score::run(&args, &mut std::io::stdout().lock()),
+        Command::Project(args) => project::run(&args, &mut std::io::stdout().lock()),
         Command::Export(args) => export::run(&args, &mut std::io::stdout().lock()),
         Command::Inspect(args) => inspect::run(&args, &mut std::io::stdout().lock()),
         Command::Probe(args) => probe::run(&args, &mut std::io::stdout().lock()),

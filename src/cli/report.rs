@@ -19,7 +19,7 @@ const INCIDENTS: usize = 500;
 const WIDTH: u32 = 1_200;
 /// Left of both pictures, so that they have the same rows below each other; and around them.
 const GUTTER: u32 = 160;
-const MARGIN: u32 = 8;
+pub const MARGIN: u32 = 8;
 /// Height of a sensor's stripe.
 const STRIPE: u32 = 16;
 /// Smaller scores are drawn as this.
@@ -207,16 +207,16 @@ impl Chart {
 }
 
 const SCORE: RGBColor = RGBColor(31, 41, 51);
-const FLAGGED: RGBColor = RGBColor(200, 55, 30);
+pub const FLAGGED: RGBColor = RGBColor(200, 55, 30);
 const LABELLED: RGBColor = RGBColor(70, 130, 200);
 
-const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1220px;margin:2em auto;padding:0 1em;color:#1f2933;background:#fff}\
+pub const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1220px;margin:2em auto;padding:0 1em;color:#1f2933;background:#fff}\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}svg{max-width:100%;height:auto;display:block}\
 table{border-collapse:collapse}td,th{padding:.15em 1.2em .15em 0;text-align:left;vertical-align:top}.number{text-align:right;font-variant-numeric:tabular-nums}\
 .flagged{color:#c8371e}.labelled{background:#c1d6ee}code{font-size:.95em}";
 
-fn drawing<E: std::error::Error + Send + Sync + 'static>(error: DrawingAreaErrorKind<E>) -> anyhow::Error {
-    anyhow!("draw the report: {error}")
+pub fn drawing<E: std::error::Error + Send + Sync + 'static>(error: DrawingAreaErrorKind<E>) -> anyhow::Error {
+    anyhow!("draw: {error}")
 }
 
 /// Spans that cannot be told apart are one.
@@ -234,7 +234,7 @@ fn short(name: &str) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

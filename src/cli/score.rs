@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::csv::{CsvArgs, read_features};
+use super::csv::{CsvArgs, CsvRecords, read_features};
 use super::learn::AlarmArgs;
 use super::{drift, scoring};
 use crate::detector::{Detector, DetectorSettings, SeriesSettings, Verdict};
@@ -44,7 +44,7 @@ struct Counts {
 /// Unreadable file or model, a file with none of the model's features, output not writable.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let model = Arc::new(load(&args.model)?);
-    let (records, absent) = read_features(&args.csv, model.schema())?;
+    let (CsvRecords { table: records, .. }, absent) = read_features(&args.csv, None, model.schema())?;
     let settings = DetectorSettings {
         alarms: args.alarms.alarms,
         // In records, as the times of rows are not read.

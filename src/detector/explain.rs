@@ -69,6 +69,14 @@ impl Detector {
         Some(self.model.code(self.tiles.first()?.input(0)))
     }
 
+    /// What the first network, which ranks, sees of record `index` of the last judged batch: scaled, NaN = missing. None of a warming record.
+    /// Valid until the next `observe`.
+    pub fn input(&self, index: usize) -> Option<Vec<f32>> {
+        self.batch.series.get(index).filter(|place| self.batch.judged_already && !place.warming)?;
+        let width = self.model.inputs(0);
+        Some(self.batch.members.first()?.inputs.get(index * width..(index + 1) * width)?.to_vec())
+    }
+
     /// One record once more through one network.
     fn pass(&mut self, member: usize, index: usize) -> Option<()> {
         let Self { model, batch, tiles, .. } = self;

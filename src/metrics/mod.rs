@@ -210,7 +210,7 @@ impl Metrics {
             )?,
             drift: r.gauges(
                 "residua_drift_distance",
-                "Kolmogorov-Smirnov distance of such a sensor, 0 to 1, from what it was trained on; of the ten that differ most.",
+                "Kolmogorov-Smirnov distance of a sensor, 0 to 1, from what it was trained on; of the ten that are farthest.",
                 "sensor",
             )?,
             reloads: ["applied", "unchanged", "refused"].map(|result| reloads.with_label_values(&[result])),
@@ -367,10 +367,10 @@ impl Metrics {
         }
     }
 
-    /// Sensors whose values are other data than those trained on, with the distance of each.
-    pub fn drifted<'a>(&self, sensors: impl Iterator<Item = (&'a str, f64)>) {
+    /// How many sensors have other values than those trained on, and how far from them each one lies.
+    pub fn drifted<'a>(&self, differ: usize, sensors: impl Iterator<Item = (&'a str, f64)>) {
         let mut sensors: Vec<(&str, f64)> = sensors.collect();
-        self.drifted.set(sensors.len() as f64);
+        self.drifted.set(differ as f64);
         sensors.sort_by(|a, b| b.1.total_cmp(&a.1));
         sensors.truncate(DRIFTED_MAX);
         let _whole = self.books();

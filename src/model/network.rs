@@ -122,6 +122,25 @@ impl Network {
         (hidden.dot(&to_code.weight) + &to_code.bias).to_vec()
     }
 
+    /// What inputs (finite, n x inputs) are compressed to (n x code), and rebuilt from that (n x inputs).
+    pub fn through(&self, x: ArrayView2<f32>) -> (Array2<f32>, Array2<f32>) {
+        let mut pass = Pass::new(self, x.nrows());
+        self.forward(x, &mut pass);
+        let [_, code, _, rebuilt] = pass.outputs;
+        (code, rebuilt)
+    }
+
+    /// What is rebuilt from codes (n x code).
+    pub fn decode(&self, codes: ArrayView2<f32>) -> Array2<f32> {
+        let [.., from_code, decode] = &self.layers;
+        let mut hidden = codes.dot(&from_code.weight) + &from_code.bias;
+        match self.activation {
+            Activation::Relu => hidden.mapv_inplace(|v| v.max(0.0)),
+            Activation::Tanh => hidden.mapv_inplace(f32::tanh),
+        }
+        hidden.dot(&decode.weight) + &decode.bias
+    }
+
     /// All zero, in this network's shape.
     pub fn zeros(&self) -> [Dense; LAYERS] {
         self.layers

@@ -408,9 +408,9 @@ impl Worker {
         beside.set(self.settings.index, self.in_force.version, self.engine.seen());
         let (_, drifts) = beside.drifts(model);
         let names: Vec<&str> = self.in_force.model.schema().names().collect();
-        let other = drifts.iter().filter(|drift| drift.differs);
         // Of another model than this worker's there may be other sensors.
-        metrics.drifted(other.filter_map(|drift| Some((*names.get(drift.sensor)?, drift.distance))));
+        let distances = drifts.iter().filter_map(|drift| Some((*names.get(drift.sensor)?, drift.distance)));
+        metrics.drifted(drifts.iter().filter(|drift| drift.differs).count(), distances);
     }
 
     fn look_around(&mut self) {

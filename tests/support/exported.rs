@@ -11,7 +11,7 @@ pub fn exported() -> BTreeSet<(String, String, String)> {
     outcomes.add_anomaly("y", "flow");
     metrics.settled("0", &outcomes);
     metrics.model("0", 1.0, true);
-    metrics.drifted([("flow", 0.5)].into_iter());
+    metrics.drifted(1, [("flow", 0.5)].into_iter());
     metrics.consumed("0", 1);
     metrics.lag("0", 1);
     metrics.rebalanced("0", 1);
