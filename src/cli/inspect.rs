@@ -79,8 +79,10 @@ fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
             format!("{:>width$.0} %", 100.0 * kept)
         });
         let shares = shares.collect::<Vec<_>>().join("  ");
-        let unit = |scaled: f32| drift::brief(model.in_own_unit(sensor, scaled).unwrap_or(f64::from(scaled)));
-        let range = if least == most { unit(least) } else { format!("{} to {}", unit(least), unit(most)) };
+        let [from, to] = [least, most].map(|v| model.in_own_unit(sensor, v).unwrap_or(f64::from(v)));
+        // What is nothing beside the range is rounding.
+        let brief = |v: f64| drift::brief(if v.abs() < 1e-4 * (to - from) { 0.0 } else { v });
+        let range = if least == most { brief(from) } else { format!("{} to {}", brief(from), brief(to)) };
         let remark = remark(kept.last().copied().unwrap_or(0.0), least == most, missing);
         let line = format!("  {name:<name_width$}  {shares}  {range:<26}  {:>5.1} %  {remark}", 100.0 * missing);
         writeln!(out, "{}", line.trim_end())?;

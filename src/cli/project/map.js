@@ -12,6 +12,12 @@ const colours = {
 };
 // Strange ones last, so that none hides under others.
 const order = rows.map((_, i) => i).sort((a, b) => rows[a][FLAGGED] - rows[b][FLAGGED] || rows[a][LABEL] - rows[b][LABEL]);
+const means = {
+  score: "grey: normal, the darker the nearer to the threshold; orange to red: flagged",
+  series: "one colour for each series",
+  time: "yellow: first rows, violet: last rows",
+  label: "red: labelled as anomalies",
+};
 let under = -1;
 
 function place(map, row) {
@@ -21,6 +27,7 @@ function place(map, row) {
 }
 
 function draw() {
+  document.getElementById("means").textContent = means[by.value];
   maps.forEach((c, map) => {
     const g = c.getContext("2d");
     g.clearRect(0, 0, c.width, c.height);

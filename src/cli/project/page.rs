@@ -59,7 +59,7 @@ pub fn figures(map: &Map) -> String {
     let _ = write!(
         text,
         "\n{}\n\nnumbers in the code  principal components  autoencoder  sparsity {}",
-        notes(map),
+        notes(map).replace(". ", ".\n").replace("; ", ";\n"),
         map.sparsity
     );
     let _ = writeln!(text, "  of it next to nothing");
