@@ -4,7 +4,7 @@ use smartcore::metrics::roc_auc_score;
 
 /// Neighbours that are looked at.
 pub const NEIGHBOURS: usize = 12;
-/// Records that are compared with each other at most: the work grows with their square.
+/// Records that are compared with each other, about: the work grows with their square.
 pub const COMPARED_MAX: usize = 1_500;
 
 /// Rank of every other point by its distance from each point, 1 for the nearest; 0 for the point itself. Points x points.

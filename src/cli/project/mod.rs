@@ -19,7 +19,7 @@ use crate::model::{Activation, Auto, Cloud, Model, ModelSettings, Projection};
 use crate::service::{all_cores, load};
 use figures::{COMPARED_MAX, auc, faithful, separation};
 
-/// Records on a map at most; of more, evenly spaced ones.
+/// Records on a map, about; of more, evenly spaced ones.
 const RECORDS_MAX: usize = 20_000;
 /// Blocks of consecutive records, of which every fourth is not fitted to: the figures are of those.
 const BLOCKS: usize = 40;
@@ -148,11 +148,10 @@ fn map(args: &Args, model: &Arc<Model>) -> Result<Map> {
     let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
     let mut detector =
         Detector::new(Arc::clone(model), &DetectorSettings::default(), &series, &IncidentSettings::default());
-    let every = table.rows().div_ceil(RECORDS_MAX).max(1);
     let (mut points, mut inputs) = (Vec::new(), Vec::new());
     scoring::score(&table, 0, &mut detector, &mut |detector, index, row, verdict| {
         let Verdict::Scored { score, flagged, .. } = verdict else { return Ok(()) };
-        if row % every == 0 {
+        if is_kept(row, table.rows(), RECORDS_MAX) {
             inputs.extend(detector.input(index).unwrap_or_default());
             points.push(Point {
                 row,
@@ -266,9 +265,17 @@ fn empty(projection: &Projection) -> f64 {
     count as f64 / projection.codes.len().max(1) as f64
 }
 
-/// At most so many of them.
+/// Whether the record at this place is among about `room` of `count`, which lie evenly. The golden ratio keeps step with no period of a file's
+/// rows: where machines take turns, each has its share.
+fn is_kept(at: usize, count: usize, room: usize) -> bool {
+    let place = (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
+    count <= room || place < room as f64 / count as f64
+}
+
+/// About so many of them.
 fn evenly(rows: &[usize], most: usize) -> Vec<usize> {
-    rows.iter().copied().step_by(rows.len().div_ceil(most).max(1)).collect()
+    let places = rows.iter().enumerate().filter(|(at, _)| is_kept(*at, rows.len(), most));
+    places.map(|(_, row)| *row).collect()
 }
 
 #[cfg(test)]
@@ -334,6 +341,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (said, _) = mapped(folder.path(), "map.csv", |args| args.from = From::Latent).unwrap();
         assert!(said.contains("code of the model, reduced"), "{said}");
+    }
+
+    #[test]
+    fn of_machines_that_take_turns_each_has_its_share() {
+        for machines in 2..12 {
+            let kept: Vec<usize> = (0..60_000).filter(|at| is_kept(*at, 60_000, 20_000)).collect();
+            assert!(kept.len().abs_diff(20_000) < 50, "{}", kept.len());
+            for machine in 0..machines {
+                let share = kept.iter().filter(|at| *at % machines == machine).count() * machines;
+                assert!(share.abs_diff(20_000) < 1_000, "machine {machine} of {machines}: {share}");
+            }
+        }
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde_json::{Number, Value, json};
 
-use super::{By, Figures, Map, Point, Width};
+use super::{By, Figures, Map, Point, Width, is_kept};
 use crate::cli::drift::brief;
 use crate::cli::report::{STYLE, escape};
 
 const SCRIPT: &str = include_str!("map.js");
-/// Records that a page holds with all their values; more would make it heavy. All that are flagged or labelled are among them, if there is room.
+/// Records that a page holds with all their values, about; more would make it heavy. All that are flagged or labelled are among them, if there is room.
 const SHOWN_MAX: usize = 5_000;
 /// Part of the records on each side that do not widen the picture.
 const BEYOND: f64 = 0.002;
@@ -166,19 +166,23 @@ pub fn html(map: &Map, by: By) -> Result<String> {
     Ok(page)
 }
 
+fn is_strange(point: &Point) -> bool {
+    point.flagged || point.labelled
+}
+
 /// Those that a page holds, in order.
 fn shown(points: &[Point]) -> Vec<&Point> {
-    let strange = points.iter().filter(|point| point.flagged || point.labelled).count();
-    let every = |count: usize, room: usize| count.div_ceil(room.max(1)).max(1);
-    let of_strange = every(strange, SHOWN_MAX / 2);
-    let of_others = every(points.len() - strange, SHOWN_MAX - (strange / of_strange).min(SHOWN_MAX / 2));
-    let (mut seen, mut shown) = ([0usize; 2], Vec::new());
+    let strange = points.iter().filter(|point| is_strange(point)).count();
+    let room = SHOWN_MAX / 2;
+    let rooms = [SHOWN_MAX - strange.min(room), room];
+    let counts = [points.len() - strange, strange];
+    let (mut seen, mut shown) = ([0; 2], Vec::new());
     for point in points {
-        let is = usize::from(point.flagged || point.labelled);
-        if seen[is].is_multiple_of([of_others, of_strange][is]) {
+        let kind = usize::from(is_strange(point));
+        if is_kept(seen[kind], counts[kind], rooms[kind]) {
             shown.push(point);
         }
-        seen[is] += 1;
+        seen[kind] += 1;
     }
     shown
 }
