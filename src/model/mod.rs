@@ -4,7 +4,8 @@
 //! (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
 //! (`residual`) -> distance -> level, smoothed per series: the rank. From the residual of one of the networks a statistic that `decision`
 //! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all
-//! together, `artifact` writes and reads the result. What a record costs is in `kernel` (dense layers) and `lanes` (all other arithmetic).
+//! together, `artifact` writes and reads the result, `onnx` writes networks for others. `reference` tells other data than those of training, `projection` draws records as
+//! points of few dimensions. What a record costs is in `kernel` (dense layers) and `lanes` (all other arithmetic).
 //! The reasons and sources are in docs/detection.md.
 
 mod adamw;

@@ -1,4 +1,4 @@
-"""Runs an exported network in onnxruntime on the rows of a file, and compares it with what `residua score` wrote.
+"""Runs an exported network in onnxruntime on the rows of a file whose windows have no gap, and compares it with what `residua score` wrote.
 
 check.py ROWS.csv SCORES.csv NETWORK.onnx [--residuals] [--latent]: prints the number of compared rows and the largest differences, in
 standard deviations of the training records (residuals) or as they are (latent values).
@@ -37,7 +37,7 @@ with open(wanted.rows, newline="") as rows, open(wanted.scores, newline="") as s
 
 compared, off_residual, off_latent = 0, 0.0, 0.0
 for name, pairs in by_series.items():
-    values = numpy.array([[float(row[f]) for f in features] for row, _ in pairs])
+    values = numpy.array([[float(row[f] or "nan") for f in features] for row, _ in pairs])
     own_mean, own_scale = (numpy.array(part, dtype=numpy.float64) for part in series_scales.get(name, ([0.0] * len(features), [1.0] * len(features))))
     scaled = ((values - scaler_mean) / scaler_scale - own_mean) / own_scale
     averages = []
@@ -48,7 +48,8 @@ for name, pairs in by_series.items():
             averages.append(record if not averages else averages[-1] + numpy.float32(weight) * (record - averages[-1]))
     for at in range(window - 1, len(values)):
         score = pairs[at][1]
-        if score["verdict"] == "warming":
+        # What is missing is filled in by whoever runs the network.
+        if score["verdict"] in ("warming", "empty") or numpy.isnan(values[at - window + 1 : at + 1]).any():
             continue
         feed = {"records": values[at - window + 1 : at + 1][None]}
         if "average" in inputs:
