@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::model::{Drift, Model};
+use crate::model::{Drift, Edge, Model};
 
 /// Sensors that are named at most.
 const NAMED_MAX: usize = 10;
@@ -38,13 +38,18 @@ fn line(model: &Model, drift: &Drift) -> String {
     let name = model.schema().names().nth(sensor).unwrap_or_default();
     let chance = if p < 1e-9 { "p < 1e-9".to_owned() } else { format!("p = {p:.1e}") };
     let (share, trained) = (100.0 * share, 100.0 * trained);
-    let what = match at.map(|scaled| (model.in_own_unit(sensor, scaled), scaled)) {
-        None => format!("{share:.0} % are missing, {trained:.0} % were"),
-        Some((Some(value), _)) => format!("{share:.0} % are at most {}, {trained:.0} % were", brief(value)),
-        Some((None, scaled)) => {
-            format!("{share:.0} % are at most {scaled:.2} scales above the series' mean, {trained:.0} % were")
+    let what = match at {
+        None => "missing".to_owned(),
+        Some(Edge { value, included }) => {
+            let side = if included { "at most" } else { "below" };
+            let own = model.in_own_unit(sensor, value);
+            own.map_or_else(
+                || format!("{side} {value:.2} scales above the series' mean"),
+                |v| format!("{side} {}", brief(v)),
+            )
         }
     };
+    let what = format!("{share:.0} % are {what}, {trained:.0} % were");
     format!("{name}: distance {distance:.2}, {chance}; {what}")
 }
 

@@ -64,7 +64,7 @@ use member::{Kernels, Member, Slow};
 use memory::Places;
 use recent::RARITIES;
 use reference::Reference;
-pub use reference::{Drift, Seen};
+pub use reference::{Drift, Edge, Seen};
 use scaler::Scaler;
 use tail::Tail;
 

@@ -58,11 +58,18 @@ pub struct Drift {
     pub p: f64,
     /// Whether these are other data.
     pub differs: bool,
-    /// Where the difference is largest: the scaled value, and the shares of records and of training records up to it. None: in how many
-    /// records the sensor is missing.
-    pub at: Option<f32>,
+    /// Where the difference is largest. None: in how many records the sensor is missing.
+    pub at: Option<Edge>,
+    /// Of the records, and of the training records, the share up to there.
     pub share: f64,
     pub trained: f64,
+}
+
+/// A scaled value, and whether what lies exactly there counts as up to it, or only what is below.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Edge {
+    pub value: f32,
+    pub included: bool,
 }
 
 /// Quantiles that are below a value, and that are not above it.
@@ -167,7 +174,9 @@ impl Reference {
             let [n, m] = [seen.records, self.records as u64].map(|n| (n as f64 / trained.alike).max(1.0));
             let p = chance(distance, n, m);
             let differs = distance >= DISTANCE_MIN && p * (self.sensors.len() as f64) < CHANCE;
-            let at = bin.checked_sub(1).map(|bin| trained.edges[(bin / 2).min(EDGES - 1)]);
+            // Below the first quantile, at it, between it and the next, and so on.
+            let edge = |bin: usize| Edge { value: trained.edges[(bin / 2).min(EDGES - 1)], included: bin % 2 == 1 };
+            let at = bin.checked_sub(1).map(edge);
             let share = shares(counts).nth(bin).unwrap_or(1.0);
             Drift { sensor, distance, p, differs, at, share, trained: f64::from(trained.shares[bin]) }
         };
@@ -279,6 +288,11 @@ mod tests {
         assert_eq!(differs([&[1e-3; 500], &[1.0; 500]]), [true, true]);
         assert_eq!(differs([&[-1e-3; 500], &[0.0; 500]]), [true, true]);
         assert_eq!(differs([&[f32::NAN; 500], &switch[..500]]), [true, false]);
+        let drift = |value: f32| reference.drifts(&seen(&reference, &[&[value; 500], &switch[..500]]))[0];
+        for (value, included, share, trained) in [(1e-3, true, 0.0, 1.0), (-1e-3, false, 1.0, 0.0)] {
+            let drift = drift(value);
+            assert_eq!((drift.at, drift.share, drift.trained), (Some(Edge { value: 0.0, included }), share, trained));
+        }
         let gone = reference.drifts(&seen(&reference, &[&[f32::NAN; 500], &switch[..500]]))[0];
         assert_eq!((gone.at, gone.share, gone.trained), (None, 1.0, 0.0));
     }

@@ -92,10 +92,13 @@ struct DriftPage {
     sensor: String,
     distance: f64,
     p: f64,
-    /// Where the difference is largest; none where it is in how many records the sensor is missing, or series have scales of their own.
+    /// Where the difference is largest, one of the two; none where it is in how many records the sensor is missing, or series have scales
+    /// of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<f64>,
-    /// Of the records, and of those trained on, the share up to there.
+    up_to: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    below: Option<f64>,
+    /// Of the records, and of those trained on, the share there.
     share: f64,
     trained: f64,
 }
@@ -108,13 +111,11 @@ impl DataPage {
         let sensors = drifts.len();
         let mut other: Vec<Drift> = drifts.into_iter().filter(|drift| drift.differs).collect();
         other.sort_by(|a, b| b.distance.total_cmp(&a.distance));
-        let page = |&Drift { sensor, distance, p, at, share, trained, .. }: &Drift| DriftPage {
-            sensor: model.schema().names().nth(sensor).unwrap_or_default().to_owned(),
-            distance,
-            p,
-            at: at.and_then(|scaled| model.in_own_unit(sensor, scaled)),
-            share,
-            trained,
+        let page = |&Drift { sensor, distance, p, at, share, trained, .. }: &Drift| {
+            let edge = |wanted: bool| at.filter(|edge| edge.included == wanted);
+            let [up_to, below] = [true, false].map(|of| model.in_own_unit(sensor, edge(of)?.value));
+            let sensor = model.schema().names().nth(sensor).unwrap_or_default().to_owned();
+            DriftPage { sensor, distance, p, up_to, below, share, trained }
         };
         let drifted = other.iter().take(DRIFTED_MAX).map(page).collect();
         DataPage { records_compared, sensors, other_than_trained_on: other.len(), drifted }
