@@ -72,12 +72,13 @@ pub struct Edge {
     pub included: bool,
 }
 
-/// Quantiles that are below a value, and that are not above it.
+/// Of missing values 0; then, of each quantile, what is below it and at it; then what is above all.
 fn bin(edges: &[f32], value: f32) -> usize {
     if value.is_nan() {
         return 0;
     }
-    1 + edges.partition_point(|edge| *edge < value) + edges.partition_point(|edge| *edge <= value)
+    let below = edges.partition_point(|edge| *edge < value);
+    1 + 2 * below + usize::from(edges.get(below) == Some(&value))
 }
 
 /// Largest difference between two distributions over the same bins, as shares up to each, and where.
@@ -293,6 +294,9 @@ mod tests {
             let drift = drift(value);
             assert_eq!((drift.at, drift.share, drift.trained), (Some(Edge { value: 0.0, included }), share, trained));
         }
+        // Wherever quantiles coincide, as those of a switch do.
+        let drift = reference.drifts(&seen(&reference, &[&still[..500], &[1.0; 500]]))[1];
+        assert_eq!((drift.at, drift.share), (Some(Edge { value: 0.0, included: true }), 0.0));
         let gone = reference.drifts(&seen(&reference, &[&[f32::NAN; 500], &switch[..500]]))[0];
         assert_eq!((gone.at, gone.share, gone.trained), (None, 1.0, 0.0));
     }
