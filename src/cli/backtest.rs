@@ -14,8 +14,7 @@ use super::learn::{AlarmArgs, ModelArgs, learn, told};
 use super::quality::{Alarms, Quality, quality};
 use super::report::{Chart, Subject};
 use super::scoring;
-use crate::detector::{Detector, DetectorSettings, SeriesSettings, Verdict};
-use crate::incident::{IncidentSettings, Span};
+use crate::detector::Verdict;
 use crate::model::TrainingSource;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -67,16 +66,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let training = records.table.with_values(args.train_rows);
     let source = TrainingSource::File { name: file_name(&args.csv.file), rows: training.rows() };
     let model = Arc::new(learn(&training, &args.model, source)?);
-    let settings = DetectorSettings {
-        alarms: args.alarms.alarms,
-        // In records, as the times of rows are not read.
-        adopt_after: Span::Records(args.adopt_after),
-        ..DetectorSettings::default()
-    };
-    // All of them are in memory already.
-    let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
-    let mut detector =
-        Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default()).comparing_all();
+    let mut detector = scoring::detector(&model, args.alarms.alarms, args.adopt_after);
     let names = detector.names().to_vec();
     let mut chart = args.report.as_ref().map(|_| Chart::new(args.train_rows..rows, names.len()));
     let mut scored = vec![Scored::default(); rows];

@@ -7,9 +7,9 @@ use crate::model::{Drift, Edge, Model};
 /// Sensors that are named at most.
 const NAMED_MAX: usize = 10;
 
-/// One line if nothing differs, else one more for each sensor that does, the one that differs most first.
+/// One line if nothing differs, else one more for each sensor that does. `drifts`: the farthest first.
 pub fn tell(model: &Model, drifts: &[Drift], out: &mut impl Write) -> io::Result<()> {
-    let mut other: Vec<&Drift> = drifts.iter().filter(|drift| drift.differs).collect();
+    let other: Vec<&Drift> = drifts.iter().filter(|drift| drift.differs).collect();
     let sensors = drifts.len();
     if other.is_empty() {
         return match sensors {
@@ -17,7 +17,6 @@ pub fn tell(model: &Model, drifts: &[Drift], out: &mut impl Write) -> io::Result
             _ => writeln!(out, "data as those learned from: no sensor of {sensors} differs (Kolmogorov-Smirnov)"),
         };
     }
-    other.sort_by(|a, b| b.distance.total_cmp(&a.distance));
     writeln!(
         out,
         "OTHER DATA than those learned from: {} of {sensors} sensors differ (Kolmogorov-Smirnov); scores may mean little, learn anew?",

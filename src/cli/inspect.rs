@@ -70,9 +70,9 @@ fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
         out,
         "Share of each sensor's variance, over held-out records, that survives being compressed and rebuilt:"
     )?;
-    writeln!(out, "  {:<name_width$}  {}  {own:<26}  missing", "sensor", roles.join("  "))?;
-    for SensorFacts { name, range: (least, most), missing, kept } in facts {
-        let sensor = model.schema().names().position(|n| n == name).unwrap_or_default();
+    let range_width = own.len().max(26);
+    writeln!(out, "  {:<name_width$}  {}  {own:<range_width$}  missing", "sensor", roles.join("  "))?;
+    for (sensor, SensorFacts { name, range: (least, most), missing, kept }) in facts.into_iter().enumerate() {
         let kept: Vec<f64> = kept.into_iter().map(f64::from).collect();
         let shares = kept.iter().zip(&roles).map(|(kept, role)| {
             let width = role.len() - 2;
@@ -84,7 +84,8 @@ fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
         let brief = |v: f64| drift::brief(if v.abs() < 1e-4 * (to - from) { 0.0 } else { v });
         let range = if least == most { brief(from) } else { format!("{} to {}", brief(from), brief(to)) };
         let remark = remark(kept.last().copied().unwrap_or(0.0), least == most, missing);
-        let line = format!("  {name:<name_width$}  {shares}  {range:<26}  {:>5.1} %  {remark}", 100.0 * missing);
+        let line =
+            format!("  {name:<name_width$}  {shares}  {range:<range_width$}  {:>5.1} %  {remark}", 100.0 * missing);
         writeln!(out, "{}", line.trim_end())?;
     }
     writeln!(out, "Beyond the values it was trained on, what a network makes of a sensor is a guess.")

@@ -97,6 +97,14 @@ pub fn trust(model: &Model, budget: &AlarmBudget) -> String {
     format!("the budget of {budget} is met within a factor of {:.1} at first (standard error)", model.doubt(budget))
 }
 
+/// Of training steps.
+pub fn training_bar() -> ProgressBar {
+    ProgressBar::new(0).with_message("training").with_style(
+        ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} steps, {eta} left")
+            .unwrap_or(ProgressStyle::default_bar()),
+    )
+}
+
 /// Trains with a progress bar on standard error, if that is a terminal.
 pub fn learn(table: &Table, args: &ModelArgs, source: TrainingSource) -> Result<Model> {
     let settings = args.settings();
@@ -105,10 +113,7 @@ pub fn learn(table: &Table, args: &ModelArgs, source: TrainingSource) -> Result<
             "{feature} is {value} in {records} rows, far from all others: if that means no value, say --missing {value}"
         );
     }
-    let bar = ProgressBar::new(0).with_message("training").with_style(
-        ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} steps, {eta} left")
-            .unwrap_or(ProgressStyle::default_bar()),
-    );
+    let bar = training_bar();
     let model = Model::fit_with(&all_cores, table, &settings, args.profile, source, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);

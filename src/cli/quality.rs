@@ -82,6 +82,16 @@ impl Quality {
     }
 }
 
+/// ROC-AUC. None where there are not both normal and anomalous rows.
+pub fn auc(labels: &[bool], scores: &[f64]) -> Option<f64> {
+    let both = labels.contains(&true) && labels.contains(&false);
+    both.then(|| roc_auc_score(&numbers(labels), &scores.to_vec()))
+}
+
+fn numbers(values: &[bool]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(u8::from(*v))).collect()
+}
+
 /// `labels`, `scores` (finite) and `flags` of the same rows.
 pub fn quality(labels: &[bool], scores: &[f64], flags: &[bool]) -> Quality {
     let anomalies = labels.iter().filter(|l| **l).count();
@@ -91,15 +101,14 @@ pub fn quality(labels: &[bool], scores: &[f64], flags: &[bool]) -> Quality {
         let (normal, false_flags) = (labels.len() - anomalies, count_false(labels, flags));
         return Quality { normal, false_flags, roc_auc, average_precision, f1, best_f1, false_rate, incidents };
     }
-    let number = |values: &[bool]| values.iter().map(|v| f64::from(u8::from(*v))).collect::<Vec<f64>>();
     let hit = labels.iter().zip(flags).any(|(l, f)| *l && *f);
     let (normal, false_flags) = (labels.len() - anomalies, count_false(labels, flags));
     let (average_precision, best_f1) = precision_recall(labels, scores, anomalies);
     Quality {
-        roc_auc: roc_auc_score(&number(labels), &scores.to_vec()),
+        roc_auc: auc(labels, scores).unwrap_or(f64::NAN),
         average_precision,
         // Without a hit, precision and recall are 0 and their ratio is undefined.
-        f1: if hit { f1(&number(labels), &number(flags), 1.0) } else { 0.0 },
+        f1: if hit { f1(&numbers(labels), &numbers(flags), 1.0) } else { 0.0 },
         best_f1,
         false_rate: false_flags as f64 / normal as f64,
         normal,

@@ -7,20 +7,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::csv::{CsvArgs, CsvRecords, read_features};
+use super::csv::{CsvRecords, read_features};
 use super::learn::AlarmArgs;
+use super::scoring::Subject;
 use super::{drift, scoring};
-use crate::detector::{Detector, DetectorSettings, SeriesSettings, Verdict};
-use crate::incident::{IncidentSettings, Span};
+use crate::detector::Verdict;
 use crate::service::load;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     #[command(flatten)]
-    csv: CsvArgs,
-    /// Model file (.safetensors), of `residua train`
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    subject: Subject,
     /// Write to this CSV file, for every row: row, series, verdict, score, incident, and of a scored one for each sensor what was rebuilt less what
     /// was observed, in its own unit, and the latent values
     #[arg(long, value_name = "FILE")]
@@ -43,18 +40,9 @@ struct Counts {
 /// # Errors
 /// Unreadable file or model, a file with none of the model's features, output not writable.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
-    let model = Arc::new(load(&args.model)?);
-    let (CsvRecords { table: records, .. }, absent) = read_features(&args.csv, None, model.schema())?;
-    let settings = DetectorSettings {
-        alarms: args.alarms.alarms,
-        // In records, as the times of rows are not read.
-        adopt_after: Span::Records(args.adopt_after),
-        ..DetectorSettings::default()
-    };
-    // All of them are in memory already.
-    let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
-    let mut detector =
-        Detector::new(Arc::clone(&model), &settings, &series, &IncidentSettings::default()).comparing_all();
+    let model = Arc::new(load(&args.subject.model)?);
+    let (CsvRecords { table: records, .. }, absent) = read_features(&args.subject.csv, None, model.schema())?;
+    let mut detector = scoring::detector(&model, args.alarms.alarms, args.adopt_after);
     let written = || format!("write {}", args.out.display());
     let file = BufWriter::new(File::create(&args.out).with_context(written)?);
     let mut sheet = ::csv::Writer::from_writer(file);
@@ -120,6 +108,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::cli::csv::CsvArgs;
     use crate::cli::train_file;
     use crate::model::testing::plane;
 
@@ -135,8 +124,7 @@ mod tests {
         train_file::run(&train_file::FileArgs::new(csv("train.csv"), place("m.safetensors")), &mut said)?;
         said.clear();
         let args = Args {
-            csv: csv("new.csv"),
-            model: place("m.safetensors"),
+            subject: Subject { csv: csv("new.csv"), model: place("m.safetensors") },
             out: place("scores.csv"),
             alarms: AlarmArgs::default(),
             adopt_after: 400,

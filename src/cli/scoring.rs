@@ -1,11 +1,35 @@
 //! The rows of a file through the detector of the daemon.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::csv::CsvArgs;
 use super::incidents::{self, Found};
-use crate::detector::{Arrival, Detector, Verdict};
+use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
+use crate::incident::{IncidentSettings, Span};
+use crate::model::{AlarmBudget, Model};
 use crate::record::{EventTime, Offset, PartitionId, Position, Table};
+
+/// Which rows, and by which model.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Subject {
+    #[command(flatten)]
+    pub csv: CsvArgs,
+    /// Model file (.safetensors), of `residua train`
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+}
 
 /// Records per call of the detector; any number gives the same scores.
 const BATCH: usize = 256;
+
+/// For all rows of a file, however many series they are of: they are in memory already. `adopt_after`: in records, as the times of rows are not read.
+pub fn detector(model: &Arc<Model>, alarms: AlarmBudget, adopt_after: u64) -> Detector {
+    let adopt_after = Span::Records(adopt_after);
+    let settings = DetectorSettings { alarms, adopt_after, ..DetectorSettings::default() };
+    let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
+    Detector::new(Arc::clone(model), &settings, &series, &IncidentSettings::default()).comparing_all()
+}
 
 /// The rows after the first `skip`, in order: each that has a value is shown to `seen` with its place in the batch that was judged, its number and
 /// what was said of it. Returns the incidents. Every series begins with these rows, as in the daemon, which starts just after what the model

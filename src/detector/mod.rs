@@ -2,6 +2,7 @@
 //! `explain` the ones that were flagged. Pure: what comes out depends on the records alone, not on how they were batched.
 
 mod explain;
+mod sample;
 mod series;
 mod state;
 
@@ -18,6 +19,8 @@ use crate::model::{
 };
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, SENSORS_MAX};
+use sample::Sample;
+pub use sample::even_place;
 use series::SeriesTable;
 pub use series::{Forgotten, checkpoint_bytes, series_bytes};
 use state::Observed;
@@ -116,32 +119,7 @@ pub struct Detector {
     verdicts: Vec<Verdict>,
     incidents: IncidentSettings,
     told: Vec<Told>,
-    beside: Beside,
-}
-
-/// Records counted by where they lie among the training records.
-#[derive(Default)]
-struct Beside {
-    /// Whether all are, or one in sixteen and the last ones most.
-    all: bool,
-    seen: model::Seen,
-}
-
-/// Counted records of which half is forgotten.
-const BESIDE_MAX: u64 = 8_192;
-
-impl Beside {
-    /// Whether this record is counted. The golden ratio keeps step with no period of a topic's records.
-    fn wants(&self, offset: Offset) -> bool {
-        self.all || offset.0.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60 == 0
-    }
-
-    fn take(&mut self, model: &Model, scaled: &[f32]) {
-        model.see(&mut self.seen, scaled);
-        if !self.all && self.seen.records() >= BESIDE_MAX {
-            self.seen.fade();
-        }
-    }
+    sample: Sample,
 }
 
 /// What was observed since the last judgement. Cleared, never shrunk.
@@ -212,24 +190,24 @@ impl Detector {
             verdicts: Vec::new(),
             incidents: incidents.clone(),
             told: Vec::new(),
-            beside: Beside::default(),
+            sample: Sample::default(),
         }
     }
 
     /// Compares all records with those of training, not a sample of the last ones.
     pub fn comparing_all(mut self) -> Self {
-        self.beside.all = true;
+        self.sample.all = true;
         self
     }
 
     /// What was counted for that.
     pub fn seen(&self) -> &model::Seen {
-        &self.beside.seen
+        &self.sample.seen
     }
 
     /// How the records differ from those of training, sensor by sensor: all since the detector was made, or about the last hundred thousand.
     pub fn drifts(&self) -> Vec<Drift> {
-        self.model.drifts(&self.beside.seen)
+        self.model.drifts(&self.sample.seen)
     }
 
     /// Other settings, from the next record on; what is remembered of the series stays. The profile is the model's.
@@ -259,7 +237,7 @@ impl Detector {
     fn take(&mut self, arrival: Arrival<'_>, values: &[f64], counts: bool) {
         debug_assert_eq!(values.len(), self.names.len());
         self.clear_judged();
-        let Self { model, series: settings, partitions, forgotten, batch, beside, .. } = self;
+        let Self { model, series: settings, partitions, forgotten, batch, sample, .. } = self;
         let mut uncounted = Forgotten::default();
         let forgotten = if counts { forgotten } else { &mut uncounted };
         let Arrival { position: Position { partition, offset }, series, time } = arrival;
@@ -267,8 +245,8 @@ impl Detector {
         let slot = table.see(series, (offset, time), batch.series.len(), model, settings, forgotten);
         let state = table.state(slot);
         let Observed { anew, elapsed_ms, taken } = state.observe(model, (offset, time), values, settings.gap);
-        if taken && beside.wants(offset) {
-            beside.take(model, state.latest(model));
+        if taken && sample.wants(offset) {
+            sample.take(model, state.latest(model));
         }
         let (index, warming) = (batch.series.len(), !state.is_full(model));
         let mut missing = false;

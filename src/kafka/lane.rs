@@ -255,15 +255,21 @@ impl Lane {
     ) -> Result<()> {
         if self.transactional {
             let unanswered = self.unanswered();
-            // All calls together may take as long as a transaction: a worker that waits for Kafka must not look dead.
-            if let Some((offsets, group)) = offsets {
-                self.add_offsets(offsets, group, deadline)?;
-            }
-            retry(deadline, || self.producer.commit_transaction(left(deadline))).action("commit the transaction")?;
+            let ended = self.end(offsets, deadline);
+            // Also of one that failed: whoever aborts it, its requests may be under way.
             self.doubtful |= self.unanswered() > unanswered;
+            ended?;
         }
         self.open = false;
         Ok(())
+    }
+
+    fn end(&self, offsets: Option<(TopicPartitionList, Arc<ConsumerGroupMetadata>)>, deadline: Instant) -> Result<()> {
+        // All calls together may take as long as a transaction: a worker that waits for Kafka must not look dead.
+        if let Some((offsets, group)) = offsets {
+            self.add_offsets(offsets, group, deadline)?;
+        }
+        retry(deadline, || self.producer.commit_transaction(left(deadline))).action("commit the transaction")
     }
 
     /// Adds a group's offsets to the open transaction.
@@ -294,8 +300,9 @@ impl Lane {
         let deadline = Instant::now() + self.timeout;
         if self.open && self.transactional {
             let unanswered = self.unanswered();
-            self.producer.abort_transaction(left(deadline)).action("abort the transaction")?;
+            let ended = self.producer.abort_transaction(left(deadline)).action("abort the transaction");
             self.doubtful |= self.unanswered() > unanswered;
+            ended?;
         }
         self.open = false;
         // Reports of purged messages still arrive; they must not count for the next transaction.

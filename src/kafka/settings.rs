@@ -177,7 +177,9 @@ pub fn owned(key: &str) -> Option<&'static str> {
         | "auto.commit.enable"
         | "enable.auto.offset.store"
         | "enable.idempotence"
-        | "isolation.level" => "the delivery promise rests on it, see kafka.delivery",
+        | "isolation.level"
+        | "log.connection.close"
+        | "log.queue" => "the delivery promise rests on it, see kafka.delivery",
         "auto.offset.reset" => "set kafka.start",
         "message.max.bytes" => "the limit of each topic decides",
         "enable.partition.eof" | "statistics.interval.ms" | "partitioner" | "delivery.report.only.error" => {

@@ -367,15 +367,13 @@ impl Metrics {
         }
     }
 
-    /// How many sensors have other values than those trained on, and how far from them each one lies.
+    /// How many sensors have other values than those trained on, and how far from them each one lies, the farthest first.
     pub fn drifted<'a>(&self, differ: usize, sensors: impl Iterator<Item = (&'a str, f64)>) {
-        let mut sensors: Vec<(&str, f64)> = sensors.collect();
         self.drifted.set(differ as f64);
-        sensors.sort_by(|a, b| b.1.total_cmp(&a.1));
-        sensors.truncate(DRIFTED_MAX);
         let _whole = self.books();
         self.drift.reset();
-        sensors.iter().for_each(|(sensor, distance)| self.drift.with_label_values(&[*sensor]).set(*distance));
+        let named = sensors.take(DRIFTED_MAX);
+        named.for_each(|(sensor, distance)| self.drift.with_label_values(&[sensor]).set(distance));
     }
 
     /// A model in the topic cannot be used.

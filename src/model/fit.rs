@@ -240,15 +240,14 @@ impl Held {
             for held in part {
                 seen.write(held.row, &mut input);
                 tile.push(&input, true);
+                variances.iter_mut().zip(&input[newest..]).for_each(|([of, _], x)| of.take(*x));
             }
             tile.reconstruct(&kernel);
             let mut out = residuals.slice_mut(s![start..start + part.len(), ..]);
             out.iter_mut().zip(tile.residuals()).for_each(|(to, r)| *to = *r);
             tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
-            for (held, residual) in part.iter().zip(out.rows()) {
-                seen.write(held.row, &mut input);
-                let both = input[newest..].iter().zip(residual.iter().skip(newest)).zip(&mut variances);
-                both.for_each(|((x, r), of)| [x, r].into_iter().zip(of).for_each(|(v, of)| of.take(*v)));
+            for residual in out.rows() {
+                variances.iter_mut().zip(residual.iter().skip(newest)).for_each(|([_, lost], r)| lost.take(*r));
             }
         }
         let kept = variances.iter().map(|[of, lost]| {

@@ -407,7 +407,7 @@ impl Model {
         seen.take(&self.known.reference, scaled);
     }
 
-    /// How what was seen differs from the training records, sensor by sensor; nothing where nothing was seen.
+    /// How what was seen differs from the training records, of each sensor, the farthest first; nothing where nothing was seen.
     pub fn drifts(&self, seen: &Seen) -> Vec<Drift> {
         self.known.reference.drifts(seen)
     }
@@ -460,7 +460,7 @@ impl Model {
 
     /// What the first network, which ranks, compresses an input of its own to (finite).
     pub(crate) fn code(&self, input: &[f32]) -> Vec<f32> {
-        self.members[0].network.encode(input)
+        self.members[0].network.encode(ndarray::aview1(input).insert_axis(ndarray::Axis(0))).into_iter().collect()
     }
 
     /// How many numbers that are.

@@ -2,7 +2,7 @@
 
 use fearless_simd::Level;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Zip, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Zip, s};
 use rand::{Rng, RngExt};
 
 use super::kernel::Kernel;
@@ -111,34 +111,25 @@ impl Network {
         self.layers[0].weight.nrows()
     }
 
-    /// What one input is compressed to: as many numbers as the code is wide.
-    pub fn encode(&self, input: &[f32]) -> Vec<f32> {
+    /// What inputs (finite, n x inputs) are compressed to: n x code.
+    pub fn encode(&self, x: ArrayView2<f32>) -> Array2<f32> {
         let [encode, to_code, ..] = &self.layers;
-        let mut hidden = ArrayView1::from(input).dot(&encode.weight) + &encode.bias;
-        match self.activation {
-            Activation::Relu => hidden.mapv_inplace(|v| v.max(0.0)),
-            Activation::Tanh => hidden.mapv_inplace(f32::tanh),
-        }
-        (hidden.dot(&to_code.weight) + &to_code.bias).to_vec()
+        self.half([encode, to_code], x)
     }
 
-    /// What inputs (finite, n x inputs) are compressed to (n x code), and rebuilt from that (n x inputs).
-    pub fn through(&self, x: ArrayView2<f32>) -> (Array2<f32>, Array2<f32>) {
-        let mut pass = Pass::new(self, x.nrows());
-        self.forward(x, &mut pass);
-        let [_, code, _, rebuilt] = pass.outputs;
-        (code, rebuilt)
-    }
-
-    /// What is rebuilt from codes (n x code).
+    /// What is rebuilt from codes (n x code): n x inputs.
     pub fn decode(&self, codes: ArrayView2<f32>) -> Array2<f32> {
         let [.., from_code, decode] = &self.layers;
-        let mut hidden = codes.dot(&from_code.weight) + &from_code.bias;
+        self.half([from_code, decode], codes)
+    }
+
+    fn half(&self, [first, second]: [&Dense; 2], x: ArrayView2<f32>) -> Array2<f32> {
+        let mut hidden = x.dot(&first.weight) + &first.bias;
         match self.activation {
             Activation::Relu => hidden.mapv_inplace(|v| v.max(0.0)),
             Activation::Tanh => hidden.mapv_inplace(f32::tanh),
         }
-        hidden.dot(&decode.weight) + &decode.bias
+        hidden.dot(&second.weight) + &second.bias
     }
 
     /// All zero, in this network's shape.

@@ -91,8 +91,8 @@ impl Cloud {
         let training = Training::new(hands, (settings.steps * codes.len()) as u64, &mut progress);
         training.all(codes.len(), |at| {
             let network = train::train(&seen, fit, (hidden, codes[at]), &principal, settings, &training)?;
-            let (codes, rebuilt) = network.through(self.values.view());
-            Ok(Projection { codes, rebuilt })
+            let codes = network.encode(self.values.view());
+            Ok(Projection { rebuilt: network.decode(codes.view()), codes })
         })
     }
 
@@ -130,7 +130,7 @@ impl Model {
     /// Of numbers that cannot be computed.
     pub fn reduced(&self, inputs: &Cloud, fit: &[usize], code: usize) -> Result<Projection, FitError> {
         let network = &self.members[0].network;
-        let (latent, _) = network.through(inputs.values.view());
+        let latent = network.encode(inputs.values.view());
         let (codes, latent) = principal(latent.view(), fit, code.min(latent.ncols()))?;
         Ok(Projection { codes, rebuilt: network.decode(latent.view()) })
     }

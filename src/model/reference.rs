@@ -164,7 +164,7 @@ impl Reference {
         Self { sensors: (0..rows.features).map(sensor).collect(), records: kept.len() }
     }
 
-    /// What differs, sensor by sensor. Nothing where nothing was seen.
+    /// How each sensor differs, the farthest first. Nothing where nothing was seen.
     pub fn drifts(&self, seen: &Seen) -> Vec<Drift> {
         if seen.records == 0 {
             return Vec::new();
@@ -181,7 +181,9 @@ impl Reference {
             let share = shares(counts).nth(bin).unwrap_or(1.0);
             Drift { sensor, distance, p, differs, at, share, trained: f64::from(trained.shares[bin]) }
         };
-        sensors.map(drift).collect()
+        let mut drifts: Vec<Drift> = sensors.map(drift).collect();
+        drifts.sort_by(|a, b| b.distance.total_cmp(&a.distance));
+        drifts
     }
 }
 
@@ -283,7 +285,10 @@ mod tests {
         let (still, switch) = (vec![0.0; 1_000], (0..1_000).map(|i| (i % 2) as f32).collect::<Vec<_>>());
         let reference = reference(&[&still, &switch]);
         let differs = |columns: [&[f32]; 2]| -> Vec<bool> {
-            reference.drifts(&seen(&reference, &columns)).iter().map(|d| d.differs).collect()
+            let mut drifts = reference.drifts(&seen(&reference, &columns));
+            assert!(drifts.is_sorted_by(|a, b| a.distance >= b.distance));
+            drifts.sort_by_key(|drift| drift.sensor);
+            drifts.iter().map(|drift| drift.differs).collect()
         };
         assert_eq!(differs([&still[..500], &switch[..500]]), [false, false]);
         assert_eq!(differs([&[1e-3; 500], &[1.0; 500]]), [true, true]);
@@ -295,7 +300,7 @@ mod tests {
             assert_eq!((drift.at, drift.share, drift.trained), (Some(Edge { value: 0.0, included }), share, trained));
         }
         // Wherever quantiles coincide, as those of a switch do.
-        let drift = reference.drifts(&seen(&reference, &[&still[..500], &[1.0; 500]]))[1];
+        let drift = reference.drifts(&seen(&reference, &[&still[..500], &[1.0; 500]]))[0];
         assert_eq!((drift.at, drift.share), (Some(Edge { value: 0.0, included: true }), 0.0));
         let gone = reference.drifts(&seen(&reference, &[&[f32::NAN; 500], &switch[..500]]))[0];
         assert_eq!((gone.at, gone.share, gone.trained), (None, 1.0, 0.0));

@@ -401,8 +401,7 @@ impl Worker {
         Ok(self.commit(Checkpoint::Now)?)
     }
 
-    /// After a commit, and now and then.
-    /// Beside the records that the model was trained on.
+    /// Now and then: the records of all workers beside those that the model was trained on.
     fn compare(&self) {
         let Shared { beside, model, metrics, .. } = &self.shared;
         beside.set(self.settings.index, self.in_force.version, self.engine.seen());
@@ -413,6 +412,7 @@ impl Worker {
         metrics.drifted(drifts.iter().filter(|drift| drift.differs).count(), distances);
     }
 
+    /// After a commit, and now and then.
     fn look_around(&mut self) {
         self.shared.metrics.series(&self.label, self.engine.series_count());
         self.shared.metrics.open_incidents(&self.label, self.engine.open_incidents());

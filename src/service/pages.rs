@@ -109,8 +109,7 @@ const DRIFTED_MAX: usize = 10;
 impl DataPage {
     fn new(model: &Model, (records_compared, drifts): (u64, Vec<Drift>)) -> DataPage {
         let sensors = drifts.len();
-        let mut other: Vec<Drift> = drifts.into_iter().filter(|drift| drift.differs).collect();
-        other.sort_by(|a, b| b.distance.total_cmp(&a.distance));
+        let other: Vec<Drift> = drifts.into_iter().filter(|drift| drift.differs).collect();
         let page = |&Drift { sensor, distance, p, at, share, trained, .. }: &Drift| {
             let edge = |wanted: bool| at.filter(|edge| edge.included == wanted);
             let [up_to, below] = [true, false].map(|of| model.in_own_unit(sensor, edge(of)?.value));

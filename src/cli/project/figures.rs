@@ -1,6 +1,6 @@
 //! How faithful a map is: trustworthiness and continuity (Venna & Kaski 2001), and how far apart anomalies lie on it.
 
-use smartcore::metrics::roc_auc_score;
+use crate::cli::quality::auc;
 
 /// Neighbours that are looked at.
 pub const NEIGHBOURS: usize = 12;
@@ -62,15 +62,6 @@ pub fn separation(map: &[Vec<f32>], labels: &[bool]) -> Option<f64> {
         f64::from(*distances.select_nth_unstable_by(last, f32::total_cmp).1)
     });
     auc(labels, &lonely.collect::<Vec<_>>())
-}
-
-/// ROC-AUC of scores.
-pub fn auc(labels: &[bool], scores: &[f64]) -> Option<f64> {
-    if !labels.contains(&true) || !labels.contains(&false) {
-        return None;
-    }
-    let truth: Vec<f64> = labels.iter().map(|l| f64::from(u8::from(*l))).collect();
-    Some(roc_auc_score(&truth, &scores.to_vec()))
 }
 
 #[cfg(test)]

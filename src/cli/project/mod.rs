@@ -9,18 +9,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::csv::{CsvArgs, file_name, read_features};
-use super::scoring;
-use crate::detector::{Detector, DetectorSettings, SeriesSettings, Verdict};
-use crate::incident::IncidentSettings;
-use crate::model::{Activation, Auto, Cloud, Model, ModelSettings, Projection};
+use super::csv::{file_name, read_features};
+use super::learn::training_bar;
+use super::quality::auc;
+use super::scoring::{self, Subject};
+use crate::detector::{Verdict, even_place};
+use crate::model::{ADOPT_AFTER, Activation, AlarmBudget, Auto, Cloud, Model, ModelSettings, Projection};
 use crate::service::{all_cores, load};
-use figures::{COMPARED_MAX, auc, faithful, separation};
+use figures::{COMPARED_MAX, faithful, separation};
 
 /// Records on a map, about; of more, evenly spaced ones.
 const RECORDS_MAX: usize = 20_000;
+/// And so many numbers of all of them: some copies are held at a time.
+const NUMBERS_MAX: usize = 4_000_000;
 /// Blocks of consecutive records, of which every fourth is not fitted to: the figures are of those.
 const BLOCKS: usize = 40;
 /// Codes nearer to 0 than this part of the largest one count as 0.
@@ -29,10 +31,7 @@ const NOTHING: f32 = 0.01;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     #[command(flatten)]
-    csv: CsvArgs,
-    /// Model file (.safetensors), of `residua train`: it scales the records and scores them
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    subject: Subject,
     /// Write the map here: .html (under the mouse, each record), .svg, or .csv
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -130,7 +129,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         args.out.display()
     );
     ensure!(args.by != By::Label || args.label.is_some(), "--by label: expected --label with the column");
-    let model = Arc::new(load(&args.model)?);
+    let model = Arc::new(load(&args.subject.model)?);
     let map = map(args, &model)?;
     let text = match kind {
         "html" => page::html(&map, args.by)?,
@@ -143,15 +142,15 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
 }
 
 fn map(args: &Args, model: &Arc<Model>) -> Result<Map> {
-    let (records, _) = read_features(&args.csv, args.label.as_deref(), model.schema())?;
+    let (records, _) = read_features(&args.subject.csv, args.label.as_deref(), model.schema())?;
     let (table, labels) = (records.table, records.labels);
-    let series = SeriesSettings { max: usize::MAX, ..SeriesSettings::default() };
-    let mut detector =
-        Detector::new(Arc::clone(model), &DetectorSettings::default(), &series, &IncidentSettings::default());
+    let mut detector = scoring::detector(model, AlarmBudget::default(), ADOPT_AFTER);
+    let width = model.layer_sizes().first().map_or(0, |sizes| sizes[0]);
+    let room = RECORDS_MAX.min(NUMBERS_MAX / width.max(1));
     let (mut points, mut inputs) = (Vec::new(), Vec::new());
     scoring::score(&table, 0, &mut detector, &mut |detector, index, row, verdict| {
         let Verdict::Scored { score, flagged, .. } = verdict else { return Ok(()) };
-        if is_kept(row, table.rows(), RECORDS_MAX) {
+        if is_kept(row, table.rows(), room) {
             inputs.extend(detector.input(index).unwrap_or_default());
             points.push(Point {
                 row,
@@ -165,11 +164,10 @@ fn map(args: &Args, model: &Arc<Model>) -> Result<Map> {
         }
         Ok(())
     })?;
-    let width = model.layer_sizes().first().map_or(0, |sizes| sizes[0]);
     let Some(cloud) = Cloud::new(width, inputs).filter(|cloud| cloud.rows() >= BLOCKS) else {
         bail!("draw a map of {} scored records: expected at least {BLOCKS}", points.len());
     };
-    ensure!(width >= 2, "draw a map of records of one number: expected two or more");
+    ensure!(width > 2, "draw a map of records of {width} numbers: expected three or more");
     let (held, fit): (Vec<usize>, Vec<usize>) = (0..cloud.rows()).partition(|row| row * BLOCKS / cloud.rows() % 4 == 3);
     let sizes = sizes(args, width)?;
     let settings = ModelSettings {
@@ -191,13 +189,12 @@ fn map(args: &Args, model: &Arc<Model>) -> Result<Map> {
         let (principal, autoencoder) = (explained(&principal(code)?), explained(plain));
         widths.push(Width { code, principal, autoencoder, sparse: explained(sparse), empty: empty(sparse) });
     }
-    let (of_model, reduced) = (args.from == From::Latent, principal(2)?);
-    let two = sizes.iter().position(|code| *code == 2).and_then(|at| plain.into_iter().nth(at));
-    let network = match two {
-        Some(network) if !of_model => network,
+    let of_two = sizes.iter().position(|code| *code == 2).and_then(|at| plain.into_iter().nth(at));
+    let network = match (args.from, of_two) {
+        (From::Bottleneck, Some(network)) => network,
         _ => model.reduced(&cloud, &fit, 2)?,
     };
-    let maps = [network, reduced];
+    let maps = [network, principal(2)?];
     for (at, point) in points.iter_mut().enumerate() {
         point.places = [0, 1].map(|map| [0, 1].map(|axis| maps[map].code(at).get(axis).copied().unwrap_or(0.0)));
     }
@@ -214,10 +211,13 @@ fn map(args: &Args, model: &Arc<Model>) -> Result<Map> {
     let all = |of: fn(&Point) -> f64| points.iter().map(of).collect::<Vec<f64>>();
     let truth: Vec<bool> = points.iter().map(|point| point.labelled).collect();
     Ok(Map {
-        title: file_name(&args.csv.file),
+        title: file_name(&args.subject.csv.file),
         sensors: detector.names().to_vec(),
         labelled: args.label.is_some(),
-        names: [if of_model { "code of the model, reduced" } else { "autoencoder" }, "principal components"],
+        names: [
+            if args.from == From::Latent { "code of the model, reduced" } else { "autoencoder" },
+            "principal components",
+        ],
         figures,
         widths,
         sparsity: args.sparsity,
@@ -236,9 +236,7 @@ fn sizes(args: &Args, width: usize) -> Result<Vec<usize>> {
     }
     let doubled = (0..6).map(|power| 1 << power).take_while(|size| 2 * size <= width.max(2));
     let mut sizes: Vec<usize> = if args.sizes.is_empty() { doubled.collect() } else { args.sizes.clone() };
-    if most >= 2 {
-        sizes.push(2);
-    }
+    sizes.push(2);
     sizes.sort_unstable();
     sizes.dedup();
     Ok(sizes)
@@ -246,10 +244,7 @@ fn sizes(args: &Args, width: usize) -> Result<Vec<usize>> {
 
 /// Networks of these widths, with a progress bar on standard error if that is a terminal.
 fn train(cloud: &Cloud, fit: &[usize], sizes: &[usize], settings: &ModelSettings) -> Result<Vec<Projection>> {
-    let bar = ProgressBar::new(0).with_message("training").with_style(
-        ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} steps, {eta} left")
-            .unwrap_or(ProgressStyle::default_bar()),
-    );
+    let bar = training_bar();
     let made = cloud.autoencoders(fit, sizes, settings, &all_cores, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -265,11 +260,9 @@ fn empty(projection: &Projection) -> f64 {
     count as f64 / projection.codes.len().max(1) as f64
 }
 
-/// Whether the record at this place is among about `room` of `count`, which lie evenly. The golden ratio keeps step with no period of a file's
-/// rows: where machines take turns, each has its share.
+/// Whether the record at this place is among about `room` of `count`, which lie evenly: where machines take turns, each has its share.
 fn is_kept(at: usize, count: usize, room: usize) -> bool {
-    let place = (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
-    count <= room || place < room as f64 / count as f64
+    count <= room || even_place(at as u64) < room as f64 / count as f64
 }
 
 /// About so many of them.
@@ -283,6 +276,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::cli::csv::CsvArgs;
     use crate::cli::train_file;
     use crate::model::testing::plane;
 
@@ -300,8 +294,7 @@ mod tests {
         let train = CsvArgs { ignore: vec!["label".to_owned()], ..csv.clone() };
         train_file::run(&train_file::FileArgs::new(train, place("m.safetensors")), &mut Vec::new())?;
         let mut args = Args {
-            csv,
-            model: place("m.safetensors"),
+            subject: Subject { csv, model: place("m.safetensors") },
             out: place(out),
             by: By::Score,
             label: Some("label".to_owned()),
