@@ -1,7 +1,8 @@
 //! Sensor records from a CSV file, plain or gzip: the columns a user named, the others features.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
 use ::csv::{ReaderBuilder, StringRecord};
@@ -71,6 +72,49 @@ pub fn read_features(args: &CsvArgs, label: Option<&str>, schema: &Schema) -> Re
     Ok((CsvRecords { table, labels }, absent))
 }
 
+/// Writes the file again, as plain CSV, with the features of the schema as `values` have them (by row, in the schema's order; None: as they were).
+///
+/// # Errors
+/// The file cannot be read again, or `to` not be written.
+pub fn rewrite(args: &CsvArgs, to: &Path, schema: &Schema, values: &[Option<Vec<f64>>]) -> Result<()> {
+    let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
+    let mut reader = ReaderBuilder::new().from_reader(unzipped(file)?);
+    let written = || format!("write {}", to.display());
+    // Both are the same file's: read as it is written, nothing of it would be left.
+    let (from, into) = (args.file.canonicalize(), to.canonicalize());
+    if from.is_ok_and(|from| into.is_ok_and(|into| from == into)) {
+        bail!("{}: expected another file than the one that is read", written());
+    }
+    let mut writer = ::csv::Writer::from_writer(BufWriter::new(File::create(to).with_context(written)?));
+    let header = reader.headers()?.clone();
+    writer.write_record(&header).with_context(written)?;
+    let places: Vec<Option<usize>> =
+        header.iter().map(|column| schema.names().position(|name| name == column)).collect();
+    let mut row = StringRecord::new();
+    for values in values {
+        if !reader.read_record(&mut row)? {
+            bail!("read {} again: it has fewer rows than before", args.file.display());
+        }
+        let value = |place: &Option<usize>| values.as_ref()?.get((*place)?);
+        let cells = row.iter().zip(&places).map(|(cell, place)| match value(place) {
+            Some(value) => Cow::Owned(value.to_string()),
+            None => Cow::Borrowed(cell),
+        });
+        for cell in cells {
+            writer.write_field(cell.as_ref()).with_context(written)?;
+        }
+        writer.write_record(None::<&[u8]>).with_context(written)?;
+    }
+    writer.flush().with_context(written)
+}
+
+/// What is in a file, plain or gzip.
+fn unzipped(source: impl Read + 'static) -> Result<Box<dyn Read>> {
+    let mut source = BufReader::new(source);
+    let zipped = source.fill_buf()?.starts_with(&GZIP);
+    Ok(if zipped { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) })
+}
+
 /// Name of a file without its folders, as it goes into a model.
 pub fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
@@ -90,10 +134,7 @@ fn parse(
     label: Option<&str>,
     wanted: Option<&Schema>,
 ) -> Result<CsvRecords> {
-    let mut source = BufReader::new(source);
-    let zipped = source.fill_buf()?.starts_with(&GZIP);
-    let source: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) };
-    let mut reader = ReaderBuilder::new().from_reader(source);
+    let mut reader = ReaderBuilder::new().from_reader(unzipped(source)?);
     let columns = columns(reader.headers()?, args, label, wanted)?;
     let names = columns.features.iter().map(|(_, name)| name.parse());
     let schema = Schema::new(names.collect::<Result<_, _>>()?)?;

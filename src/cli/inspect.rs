@@ -71,21 +71,25 @@ fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
         "Share of each sensor's variance, over held-out records, that survives being compressed and rebuilt:"
     )?;
     let range_width = own.len().max(26);
-    writeln!(out, "  {:<name_width$}  {}  {own:<range_width$}  missing", "sensor", roles.join("  "))?;
-    for (sensor, SensorFacts { name, range: (least, most), missing, kept }) in facts.into_iter().enumerate() {
+    writeln!(out, "  {:<name_width$}  {}  {own:<range_width$}  {:<9}  missing", "sensor", roles.join("  "), "noise")?;
+    for (sensor, SensorFacts { name, range: (least, most), missing, kept, noise }) in facts.into_iter().enumerate() {
         let kept: Vec<f64> = kept.into_iter().map(f64::from).collect();
         let shares = kept.iter().zip(&roles).map(|(kept, role)| {
             let width = role.len() - 2;
             format!("{:>width$.0} %", 100.0 * kept)
         });
         let shares = shares.collect::<Vec<_>>().join("  ");
-        let [from, to] = [least, most].map(|v| model.in_own_unit(sensor, v).unwrap_or(f64::from(v)));
+        let in_unit = |scaled: f32| model.in_own_unit(sensor, scaled).unwrap_or(f64::from(scaled));
+        let [from, to] = [least, most].map(in_unit);
         // What is nothing beside the range is rounding.
         let brief = |v: f64| drift::brief(if v.abs() < 1e-4 * (to - from) { 0.0 } else { v });
         let range = if least == most { brief(from) } else { format!("{} to {}", brief(from), brief(to)) };
+        let noise = brief(in_unit(noise) - in_unit(0.0));
         let remark = remark(kept.last().copied().unwrap_or(0.0), least == most, missing);
-        let line =
-            format!("  {name:<name_width$}  {shares}  {range:<range_width$}  {:>5.1} %  {remark}", 100.0 * missing);
+        let line = format!(
+            "  {name:<name_width$}  {shares}  {range:<range_width$}  {noise:<9}  {:>5.1} %  {remark}",
+            100.0 * missing
+        );
         writeln!(out, "{}", line.trim_end())?;
     }
     writeln!(out, "Beyond the values it was trained on, what a network makes of a sensor is a guess.")

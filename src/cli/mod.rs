@@ -4,6 +4,7 @@ mod backtest;
 mod check;
 mod csv;
 mod demo;
+mod denoise;
 mod drift;
 mod export;
 mod incidents;
@@ -60,6 +61,8 @@ enum Command {
     Backtest(Box<backtest::Args>),
     /// Score the rows of a CSV file by a model
     Score(score::Args),
+    /// Write the rows of a CSV file without the noise of their sensors
+    Denoise(denoise::Args),
     /// Draw the rows of a CSV file as a map, beside one of principal components
     Project(Box<project::Args>),
     /// Write a network of a model as ONNX
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args, &mut std::io::stdout().lock()),
         Command::Backtest(args) => backtest::run(&args, &mut std::io::stdout().lock()),
         Command::Score(args) => score::run(&args, &mut std::io::stdout().lock()),
+        Command::Denoise(args) => denoise::run(&args, &mut std::io::stdout().lock()),
         Command::Project(args) => project::run(&args, &mut std::io::stdout().lock()),
         Command::Export(args) => export::run(&args, &mut std::io::stdout().lock()),
         Command::Inspect(args) => inspect::run(&args, &mut std::io::stdout().lock()),

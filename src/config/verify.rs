@@ -47,6 +47,7 @@ fn names(c: &Config, p: &mut Vec<String>) {
         ("kafka.models", &k.models),
         ("kafka.state", &k.state),
         ("kafka.scores", &k.scores),
+        ("kafka.reconstructions", &k.reconstructions),
     ];
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for (key, name) in topics.into_iter().filter(|(_, name)| !name.is_empty()) {

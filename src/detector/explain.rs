@@ -62,6 +62,28 @@ impl Detector {
         Some(newest.map(|(j, r)| model.unscale(j, memory, if r.is_finite() { *r } else { 0.0 })).collect())
     }
 
+    /// Record `index` of the last judged batch without its noise, one value per feature, in the feature's own unit; where it is missing, what is
+    /// expected. None of a warming record. Valid until the next `observe`. Costs one forward pass.
+    pub fn clean(&mut self, index: usize) -> Option<Vec<f64>> {
+        let last = self.model.members() - 1;
+        self.pass(last, index)?;
+        let Self { model, batch, tiles, partitions, .. } = self;
+        let (tile, width) = (tiles.last()?, model.inputs(last));
+        let input = batch.members.get(last)?.inputs.get(index * width..(index + 1) * width)?;
+        let clean = model.clean(input, tile.reconstruction(0), tile.residuals());
+        let place = batch.series.get(index)?;
+        let memory = &partitions.get_mut(&place.partition)?.state(place.slot).memory;
+        let (features, newest) = (clean.len(), &input[width - clean.len()..]);
+        let values = batch.values.get(index * features..(index + 1) * features)?;
+        let unscaled = |j: usize, scaled: f32| model.unscale(j, memory, scaled);
+        let value = |(j, (clean, observed)): (usize, (f32, &f64))| match observed.is_nan() {
+            true => unscaled(j, clean),
+            // A reading from which nothing is taken stays as it is, to the last digit.
+            false => observed + (unscaled(j, clean) - unscaled(j, newest[j])),
+        };
+        Some(clean.into_iter().zip(values).enumerate().map(value).collect())
+    }
+
     /// What the first network, which ranks, compresses record `index` of the last judged batch to. None of a warming record. Valid until the next
     /// `observe`. Costs one forward pass.
     pub fn code(&mut self, index: usize) -> Option<Vec<f32>> {
@@ -69,12 +91,12 @@ impl Detector {
         Some(self.model.code(self.tiles.first()?.input(0)))
     }
 
-    /// What the first network, which ranks, sees of record `index` of the last judged batch: scaled, NaN = missing. None of a warming record.
+    /// What network `member` sees of record `index` of the last judged batch: scaled, NaN = missing. None of a warming record.
     /// Valid until the next `observe`.
-    pub fn input(&self, index: usize) -> Option<Vec<f32>> {
+    pub fn input(&self, member: usize, index: usize) -> Option<&[f32]> {
         self.batch.series.get(index).filter(|place| self.batch.judged_already && !place.warming)?;
-        let width = self.model.inputs(0);
-        Some(self.batch.members.first()?.inputs.get(index * width..(index + 1) * width)?.to_vec())
+        let width = self.model.inputs(member);
+        self.batch.members.get(member)?.inputs.get(index * width..(index + 1) * width)
     }
 
     /// One record once more through one network.

@@ -349,6 +349,12 @@ impl Detector {
         &self.batch.parts[index * features..][..features]
     }
 
+    /// Of record `index` of the last judged batch, one per feature; NaN = missing.
+    pub fn values(&self, index: usize) -> &[f64] {
+        let features = self.names.len();
+        &self.batch.values[index * features..][..features]
+    }
+
     /// What happened to incidents with the records of the last judged batch, in order.
     pub fn told(&self) -> &[Told] {
         &self.told

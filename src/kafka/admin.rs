@@ -60,8 +60,10 @@ impl KafkaSettings {
             Topic { partitions: Some(1), compacted: true, ..plain("models", &self.models, true) },
             Topic { like_input: true, compacted: true, ..plain("state", &self.state, true) },
         ];
-        if !self.scores.is_empty() {
-            topics.push(plain("scores", &self.scores, true));
+        for (role, name) in [("scores", &self.scores), ("reconstructions", &self.reconstructions)] {
+            if !name.is_empty() {
+                topics.push(plain(role, name, true));
+            }
         }
         topics
     }

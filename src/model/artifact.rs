@@ -11,6 +11,7 @@ use safetensors::tensor::{self, Dtype, SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::clean::{Noise, TAPS};
 use super::fleet::{Fleet, Prior};
 use super::law::Law;
 use super::member::{Member, Slow, Term};
@@ -25,11 +26,13 @@ use super::{ARTIFACT_BYTES_MAX, Deciding, Known, Model, Profile, RowCounts, Trai
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 7;
+const FORMAT: u32 = 8;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
 const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Numbers that a sensor's noise is told by.
+const NOISE: usize = 2 + TAPS;
 /// Most networks of a model.
 const MEMBERS_MAX: usize = 8;
 /// Largest magnitude of a feature's mean and scale: products with f32 stay finite in f64.
@@ -190,6 +193,9 @@ impl Member {
             out.push((format!("{name}.network.{l}.bias"), Tensor::narrow(layer.bias.iter(), vec![layer.bias.len()])));
         }
         out.push((format!("{name}.kept"), Tensor::narrow(self.kept.iter(), vec![self.kept.len()])));
+        let noise = self.noise.iter().flat_map(|noise| [noise.deviation, noise.common].into_iter().chain(noise.taps));
+        let noise: Vec<f32> = noise.collect();
+        out.push((format!("{name}.noise"), Tensor::narrow(noise.iter(), vec![self.noise.len(), NOISE])));
         let mut statistics = |name: &str, residuals: &Residuals, distance: &Term| {
             let Residuals { mean, scale, whitening } = residuals;
             out.push((format!("{name}.mean"), Tensor::narrow(mean.iter(), vec![mean.len()])));
@@ -366,6 +372,14 @@ impl Reader<'_> {
         let layers = self.layers(name, [inputs, hidden, code, hidden, inputs])?;
         let kept = self.narrow(&format!("{name}.kept"), &[features])?;
         kept.iter().try_for_each(|share| sound("kept", f64::from(*share), 0.0, 1.0))?;
+        let numbers = self.narrow(&format!("{name}.noise"), &[features, NOISE])?;
+        let mut noise = Vec::with_capacity(features);
+        for &[deviation, common, ref taps @ ..] in numbers.as_chunks::<NOISE>().0 {
+            sound("noise deviation", f64::from(deviation), 0.0, 1e12)?;
+            sound("noise common", f64::from(common), 0.0, 1e12)?;
+            taps.iter().try_for_each(|tap| sound("noise tap", f64::from(tap.abs()), 0.0, 1e3))?;
+            noise.push(Noise { deviation, common, taps: *taps });
+        }
         let ranks = weight > 0.0;
         let (residuals, distance) = self.statistics(&format!("{name}.residual"), inputs, ranks)?;
         let slow = if ranks && ordered {
@@ -374,7 +388,7 @@ impl Reader<'_> {
         } else {
             None
         };
-        Ok(Member { view, weight, network: Network { layers, activation }, kept, residuals, distance, slow })
+        Ok(Member { view, weight, network: Network { layers, activation }, kept, noise, residuals, distance, slow })
     }
 
     fn statistics(&self, name: &str, inputs: usize, ranks: bool) -> Result<(Residuals, Term), ArtifactError> {

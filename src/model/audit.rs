@@ -118,7 +118,8 @@ fn cross_fitted(
 }
 
 fn deciding(part: &Part, network: Network, residuals: Residuals) -> Member {
-    Member { view: part.view, weight: 0.0, network, kept: Vec::new(), residuals, distance: Term::NONE, slow: None }
+    let (kept, noise) = (Vec::new(), Vec::new());
+    Member { view: part.view, weight: 0.0, network, kept, noise, residuals, distance: Term::NONE, slow: None }
 }
 
 /// How large residuals ordinarily are: without the strangest records.

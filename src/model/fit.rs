@@ -4,6 +4,7 @@ use ndarray::{Array2, Axis, s};
 
 use super::audit;
 use super::bottleneck::Principal;
+use super::clean::Noise;
 use super::hands::{Hands, Progress, Training};
 use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
@@ -14,7 +15,7 @@ use super::profile::{self, Part, Profile};
 use super::reference::{BINS, EDGES, Reference};
 use super::residual::{Residuals, SHRINK_MIN, SHRINK_MIN_SLOW};
 use super::scaler::Scaler;
-use super::series::{SeriesRows, Split};
+use super::series::{HeldOut, SeriesRows, Split};
 use super::settings::{INPUTS_MAX, ModelSettings, Scaling, SettingError, WIDTH_MAX};
 use super::tail::Tail;
 use super::tile::{TILE, Tile};
@@ -152,8 +153,9 @@ fn learn(
     } else {
         (Residuals::standard(held.residuals.view()), Term::NONE)
     };
-    let kept = held.kept.clone();
-    let mut member = Member { view: part.view, weight: part.weight, network, kept, residuals, distance, slow: None };
+    let (kept, noise) = (held.kept.clone(), Noise::learn(&held.residuals, rows.features, &held.follows));
+    let (view, weight) = (part.view, part.weight);
+    let mut member = Member { view, weight, network, kept, noise, residuals, distance, slow: None };
     if ranks && ordered {
         let averages = held.slow_averages(&member);
         let distance = Term::fit(held.cross_fitted(&averages, SHRINK_MIN_SLOW)?);
@@ -195,6 +197,8 @@ pub(super) struct Held {
     /// Which held-out block, and which series, each window ends in.
     blocks: Vec<usize>,
     series: Vec<usize>,
+    /// Whether a window is that of the next record of its series after the one before.
+    follows: Vec<bool>,
     features: usize,
     /// Of each feature of the newest record.
     kept: Vec<f32>,
@@ -263,7 +267,12 @@ impl Held {
         });
         let kept = kept.collect();
         let (blocks, series) = split.held_out.iter().map(|held| (held.block, held.series)).unzip();
-        Self { residuals, blocks, series, features, kept, distances: Vec::new() }
+        let before = std::iter::once(None).chain(split.held_out.iter().map(Some));
+        let next = |(before, held): (Option<&HeldOut>, &HeldOut)| {
+            before.is_some_and(|before| before.series == held.series && before.row + 1 == held.row)
+        };
+        let follows = before.zip(&split.held_out).map(next).collect();
+        Self { residuals, blocks, series, follows, features, kept, distances: Vec::new() }
     }
 
     /// Slow averages as in service, over the held-out blocks of a series one after the other; NaN where a residual is missing.

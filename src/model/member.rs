@@ -4,6 +4,7 @@ use std::f64::consts::LN_2;
 
 use ndarray::Array2;
 
+use super::clean::Noise;
 use super::decision::Statistic;
 use super::kernel::Kernel;
 use super::lanes::{self, Errors, Follow};
@@ -36,6 +37,8 @@ pub struct Member {
     /// Of each feature of the newest record, the share of its variance over held-out records that is still there when it is rebuilt: 1 less
     /// the variance of the residual in variances of the feature, 0 at least.
     pub kept: Vec<f32>,
+    /// Of each feature of the newest record.
+    pub noise: Vec<Noise>,
     /// Whitening only if it ranks.
     pub residuals: Residuals,
     pub distance: Term,

@@ -4,7 +4,7 @@
 //! (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
 //! (`residual`) -> distance -> level, smoothed per series: the rank. From the residual of one of the networks a statistic that `decision`
 //! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all
-//! together, `artifact` writes and reads the result, `onnx` writes networks for others. `reference` tells other data than those of training, `projection` draws records as
+//! together, `artifact` writes and reads the result, `onnx` writes networks for others. `clean` takes noise off, `reference` tells other data than those of training, `projection` draws records as
 //! points of few dimensions. What a record costs is in `kernel` (dense layers) and `lanes` (all other arithmetic).
 //! The reasons and sources are in docs/detection.md.
 
@@ -13,6 +13,7 @@ mod alarms;
 mod artifact;
 mod audit;
 mod bottleneck;
+mod clean;
 mod decision;
 mod fit;
 mod fleet;
@@ -100,6 +101,8 @@ pub struct SensorFacts<'a> {
     pub missing: f64,
     /// Of each network, the share of the sensor's variance over held-out records that survives being compressed and rebuilt.
     pub kept: Vec<f32>,
+    /// Standard deviation of the sensor's noise, scaled, as the network that decides sees it.
+    pub noise: f32,
 }
 
 /// What is known of the training records, sensor by sensor.
@@ -421,7 +424,8 @@ impl Model {
     pub fn sensors(&self) -> impl Iterator<Item = SensorFacts<'_>> {
         self.schema().names().zip(&self.known.reference.sensors).enumerate().map(|(j, (name, sensor))| {
             let kept = self.members.iter().map(|member| member.kept[j]).collect();
-            SensorFacts { name, range: sensor.range(), missing: sensor.missing(), kept }
+            let noise = self.members.last().map_or(0.0, |member| member.noise[j].deviation);
+            SensorFacts { name, range: sensor.range(), missing: sensor.missing(), kept, noise }
         })
     }
 
@@ -466,6 +470,24 @@ impl Model {
     /// How many numbers that are.
     pub fn code_width(&self) -> usize {
         self.members[0].network.sizes()[2]
+    }
+
+    /// The newest record of an input of the last network, scaled, without its noise; where a value is missing, what is rebuilt. `residual`:
+    /// reconstruction less input.
+    pub(crate) fn clean(&self, input: &[f32], rebuilt: &[f32], residual: &[f32]) -> Vec<f32> {
+        let Some(member) = self.members.last() else { return Vec::new() };
+        let (features, newest) = (self.schema.len(), input.len() - self.schema.len());
+        let (mean, _) = member.residuals.numbers();
+        let value = |j: usize| {
+            let observed = input[newest + j];
+            if observed.is_nan() {
+                return if rebuilt[newest + j].is_finite() { rebuilt[newest + j] } else { 0.0 };
+            }
+            let window = (j..input.len()).step_by(features);
+            let off = window.map(|at| if input[at].is_nan() { f32::NAN } else { mean[at] - residual[at] });
+            member.noise[j].clean(observed, off)
+        };
+        (0..features).map(value).collect()
     }
 
     /// Whether network `member` has a slow average of its residuals.

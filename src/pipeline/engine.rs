@@ -57,6 +57,27 @@ struct LeftOpen {
 /// A topic that takes no dead letter with as little of the message as this takes none at all.
 const DEAD_LETTER_BYTES_MIN: usize = 256;
 
+/// One line of the reconstructions topic.
+#[derive(Serialize)]
+struct CleanLine<'a> {
+    id: &'a str,
+    time: String,
+    series: &'a str,
+    /// By sensor, in its own unit.
+    values: Values<'a>,
+    /// Sensors without a value of their own: theirs are what is expected.
+    missing: Vec<&'a str>,
+}
+
+/// Names and numbers, as a JSON object.
+struct Values<'a>(&'a [String], &'a [f64]);
+
+impl Serialize for Values<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().zip(self.1))
+    }
+}
+
 /// One line of the scores topic.
 #[derive(Serialize)]
 struct ScoreLine<'a> {
@@ -217,7 +238,7 @@ impl Engine {
         self.verdicts.extend_from_slice(self.detector.judge());
     }
 
-    /// Sends what the last `judge` found: an alert for each flagged record, a line for every record where scores are wanted.
+    /// Sends what the last `judge` found: an alert for each flagged record, and for every record a line where scores, or cleaned records, are wanted.
     pub fn emit(
         &mut self,
         kafka: &KafkaSettings,
@@ -264,11 +285,38 @@ impl Engine {
                     ..Outgoing::default()
                 })?;
             }
+            if !kafka.reconstructions.is_empty() {
+                self.send_clean(index, kafka, output)?;
+            }
         }
         self.tell(kafka, output, outcomes)?;
         self.batch.clear();
         self.verdicts.clear();
         Ok(())
+    }
+
+    /// Sends record `index` of the judged batch without the noise of its sensors; none while its series is warming.
+    fn send_clean(&mut self, index: usize, kafka: &KafkaSettings, output: &mut Output) -> kafka::Result<()> {
+        let Some(values) = self.detector.clean(index) else { return Ok(()) };
+        let (entry, names) = (self.batch.get(index), self.detector.names());
+        let observed = self.detector.values(index).iter();
+        let missing = names.iter().zip(observed).filter(|(_, value)| value.is_nan()).map(|(name, _)| name.as_str());
+        let line = CleanLine {
+            id: &entry.position.id(&kafka.input),
+            time: entry.time.to_string(),
+            series: entry.series,
+            values: Values(names, &values),
+            missing: missing.collect(),
+        };
+        self.wire.clear();
+        // Writing finite numbers and strings into memory cannot fail.
+        let _ = serde_json::to_writer(&mut self.wire, &line);
+        output.send(Outgoing {
+            topic: &kafka.reconstructions,
+            key: Some(entry.series.as_bytes()),
+            value: Some(&self.wire),
+            ..Outgoing::default()
+        })
     }
 
     /// Sends what happened to incidents.

@@ -15,6 +15,7 @@ mod formats;
 mod health;
 mod http;
 mod models;
+mod reconstructions;
 mod reload;
 mod rights;
 mod secure;

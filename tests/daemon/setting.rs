@@ -23,9 +23,10 @@ pub struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// Creates the topics with the program itself.
+    /// Creates the topics with the program itself. `more`: further keys of `[kafka]`, in which `{topic}` stands for the input.
     pub fn new<'a>(broker: &'a Broker, name: &str, more: &str) -> Setting<'a> {
         let topic = support::topic(name);
+        let more = more.replace("{topic}", &topic);
         let config = format!(
             "[kafka]\nbrokers = \"{}\"\ninput = \"{topic}\"\nscores = \"{topic}.scores\"\n{more}\n[learning]\nmin_records = {}\n\
              [detector]\nalarms = \"1 per 100000 records\"\n[service]\nworkers = 2\n[http]\nlisten = \"127.0.0.1:0\"\n",

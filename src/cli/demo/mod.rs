@@ -64,6 +64,9 @@ pub struct Args {
     /// Only the plant: 30000 records as a CSV file, the first 12096 without a fault, with a column `label`, for `train`, `backtest`, `project`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "serve", "plant_to"])]
     plant_file: Option<PathBuf>,
+    /// The same file as it would be if no sensor added noise: the truth for `denoise`
+    #[arg(long, requires = "plant_file")]
+    without_noise: bool,
 }
 
 /// Runs the demo. Fails only if it could not run: a fault that is not found is a result.
@@ -71,7 +74,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(file) = &args.plant_file {
         let written = || format!("write {}", file.display());
         let out = io::BufWriter::new(File::create(file).with_context(written)?);
-        return sheet::write(Plant::new(args.seed), out).with_context(written);
+        let noise = if args.without_noise { 0.0 } else { 1.0 };
+        return sheet::write(Plant::with_noise(args.seed, noise), out).with_context(written);
     }
     if let Some(brokers) = &args.plant_to {
         return plant_to(brokers, args.seed);

@@ -63,6 +63,11 @@ pub struct Plant {
 
 impl Plant {
     pub fn new(seed: u64) -> Self {
+        Self::with_noise(seed, 1.0)
+    }
+
+    /// The same plant, with other noise of its sensors: 0 for none.
+    pub fn with_noise(seed: u64, noise: f64) -> Self {
         let stream = |number: u64| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(number);
@@ -71,7 +76,7 @@ impl Plant {
         let mut weather_rng = stream(0);
         let room = Wander::over_minutes(0.3, 60.0, &mut weather_rng);
         let mut plant = Self {
-            pumps: (0..PUMPS as u64).map(|pump| Pump::new(stream(10 + pump))).collect(),
+            pumps: (0..PUMPS as u64).map(|pump| Pump::new(stream(10 + pump), noise)).collect(),
             earlier: vec![VecDeque::with_capacity(LOOK_BACK_STEPS + 1); PUMPS],
             room,
             tank: Tank { level: 0.0, filling: false },

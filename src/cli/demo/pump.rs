@@ -74,14 +74,15 @@ struct Build {
 }
 
 impl Pump {
-    pub(super) fn new(mut rng: ChaCha8Rng) -> Self {
+    /// `noise`: of the sensors, in that of sound ones.
+    pub(super) fn new(mut rng: ChaCha8Rng, noise: f64) -> Self {
         let build = Build::new(&mut rng);
         let demand = Wander::over_minutes(0.03, 60.0, &mut rng);
         let valve = Wander::over_minutes(0.008, 30.0, &mut rng);
         let speed = Wander::over_minutes(0.003, 30.0, &mut rng);
         let noise = Sensor::ALL.map(|sensor| {
             let (deviation, memory) = sensor.noise();
-            Wander::new(deviation, memory, &mut rng)
+            Wander::new(noise * deviation, memory, &mut rng)
         });
         Self { build, demand, valve, speed, noise, motor_rise: 20.0, bearing_rise: 20.0, rng }
     }

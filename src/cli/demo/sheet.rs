@@ -36,6 +36,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn without_noise_it_is_the_same_plant() {
+        let rows = |noise: f64| {
+            let mut written = Vec::new();
+            write(Plant::with_noise(1, noise), &mut written).unwrap();
+            let text = String::from_utf8(written).unwrap();
+            let flow = |line: &str| line.split(',').nth(3).and_then(|cell| cell.parse::<f64>().ok());
+            text.lines().skip(1).map(flow).collect::<Vec<_>>()
+        };
+        let (noisy, truth) = (rows(1.0), rows(0.0));
+        let off: Vec<f64> = noisy.iter().zip(&truth).filter_map(|(a, b)| Some(((*a)? - (*b)?).powi(2))).collect();
+        assert!(off.len() > 29_000 && noisy.iter().zip(&truth).all(|(a, b)| a.is_some() == b.is_some()));
+        // As the table of the sensors says of flow.
+        let deviation = (off.iter().sum::<f64>() / off.len() as f64).sqrt();
+        assert!((1.9..2.1).contains(&deviation), "{deviation}");
+    }
+
+    #[test]
     fn the_file_has_every_record_with_its_sensors_and_says_which_are_faulty() {
         let mut written = Vec::new();
         write(Plant::new(1), &mut written).unwrap();

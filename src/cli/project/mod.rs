@@ -151,7 +151,7 @@ fn map(args: &Args, model: &Arc<Model>) -> Result<Map> {
     scoring::score(&table, 0, &mut detector, &mut |detector, index, row, verdict| {
         let Verdict::Scored { score, flagged, .. } = verdict else { return Ok(()) };
         if is_kept(row, table.rows(), room) {
-            inputs.extend(detector.input(index).unwrap_or_default());
+            inputs.extend_from_slice(detector.input(0, index).unwrap_or_default());
             points.push(Point {
                 row,
                 series: table.name_of(row).to_owned(),

@@ -74,7 +74,7 @@ fn a_model_reads_back_as_it_was() {
 #[test]
 fn forged_contents_are_refused_with_a_reason() {
     let cases: &[(Change, &str)] = &[
-        (|h, _| h["format"] = 6.into(), "format 6: expected 7"),
+        (|h, _| h["format"] = 6.into(), "format 6: expected 8"),
         (|h, _| h["format"] = "x".into(), "metadata: invalid type"),
         (|h, _| h["surprise"] = 1.into(), "unknown field `surprise`"),
         (|h, _| h["schema"] = serde_json::json!([]), "metadata: "),
@@ -102,7 +102,8 @@ fn forged_contents_are_refused_with_a_reason() {
             "reference.shares = other",
         ),
         (|_, t| *tensor(t, "member.0.kept") = Tensor::narrow([0.5, 1.5, 1.0].iter(), vec![3]), "kept = 1.5"),
-        (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 21, expected 20"),
+        (|_, t| *tensor(t, "member.0.noise") = Tensor::narrow([-1.5; 21].iter(), vec![3, 7]), "noise deviation = -1.5"),
+        (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 22, expected 21"),
         (|_, t| t[0].0 = "scaler.maen".to_owned(), "scaler.mean"),
         (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0; 2]), "expected F64 [3]"),
         (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0, 1e200, 0.0]), "at most 1e150"),
