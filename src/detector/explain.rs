@@ -1,12 +1,38 @@
 //! Why a record scored as it did.
 
+use std::sync::Arc;
+
 use super::Detector;
-use crate::record::Sensor;
+use crate::incident::Incident;
+use crate::record::{PartitionId, Sensor};
 
 /// Sensors named in one explanation; the rest share `other_share`.
 pub const SENSORS_MAX: usize = 64;
+/// Sensors of an open incident.
+const SENSORS_SHOWN: usize = 5;
 /// A rest of all shares that is less is none.
 const ROUNDING: f64 = 1e-9;
+
+/// An open incident, and how its series stands now.
+#[derive(Clone, Debug)]
+pub struct Open {
+    pub series: Arc<str>,
+    pub incident: Incident,
+    /// Those with most part in it first.
+    pub sensors: Vec<SensorNow>,
+}
+
+/// A sensor's newest value and what is expected for it, in its own unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SensorNow {
+    /// Its place in the schema.
+    pub sensor: usize,
+    /// In the error of the incident.
+    pub share: f64,
+    /// None: missing.
+    pub observed: Option<f64>,
+    pub expected: f64,
+}
 
 /// Why a record scored as it did.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +108,54 @@ impl Detector {
             false => observed + (unscaled(j, clean) - unscaled(j, newest[j])),
         };
         Some(clean.into_iter().zip(values).enumerate().map(value).collect())
+    }
+
+    /// The incidents that are open, those of the last records first, at most so many; and of the sensors with most part in each what was read last,
+    /// and what is expected for that. Costs one forward pass for each.
+    pub fn open(&mut self, most: usize) -> Vec<Open> {
+        let Self { model, tiles, names, partitions, .. } = self;
+        let mut found: Vec<(PartitionId, Arc<str>, Incident)> = Vec::new();
+        for (&partition, table) in partitions.iter_mut().filter(|(_, table)| table.open_incidents() > 0) {
+            table.each(|series, state| {
+                if let Some(incident) = state.incident.open() {
+                    found.push((partition, Arc::clone(series), incident.clone()));
+                }
+            });
+        }
+        found.sort_by(|a, b| b.2.last_time.cmp(&a.2.last_time).then_with(|| a.1.cmp(&b.1)));
+        found.truncate(most);
+        let last = model.members() - 1;
+        let now = |(partition, series, incident): (PartitionId, Arc<str>, Incident)| {
+            let table = partitions.get_mut(&partition)?;
+            let state = table.state(table.known(&series)?);
+            let mut input = Vec::new();
+            state.input(model, last, &mut input);
+            let tile = tiles.get_mut(last)?;
+            tile.clear();
+            tile.push(&input, true);
+            model.reconstruct(last, tile);
+            let (features, newest) = (names.len(), input.len() - names.len());
+            let rebuilt = &tile.reconstruction(0)[newest..];
+            let total: f64 = incident.parts.iter().copied().map(f64::from).sum();
+            let mut order: Vec<usize> = (0..features).collect();
+            order.sort_by(|a, b| incident.parts[*b].total_cmp(&incident.parts[*a]));
+            let sensor = |j: usize| SensorNow {
+                sensor: j,
+                share: if total > 0.0 { f64::from(incident.parts[j]) / total } else { 0.0 },
+                observed: Some(input[newest + j]).filter(|v| !v.is_nan()).map(|v| model.unscale(j, &state.memory, v)),
+                expected: model.unscale(j, &state.memory, if rebuilt[j].is_finite() { rebuilt[j] } else { 0.0 }),
+            };
+            let sensors = order.into_iter().take(SENSORS_SHOWN).map(sensor).collect();
+            Some(Open { series, incident, sensors })
+        };
+        found.into_iter().filter_map(now).collect()
+    }
+
+    /// Where record `index` of the last judged batch lies on the model's map. None of a warming record. Valid until the next `observe`. Costs one
+    /// forward pass.
+    pub fn place(&mut self, index: usize) -> Option<[f32; 2]> {
+        let code = self.code(index)?;
+        Some(self.model.place(&code))
     }
 
     /// What the first network, which ranks, compresses record `index` of the last judged batch to. None of a warming record. Valid until the next

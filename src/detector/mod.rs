@@ -18,7 +18,7 @@ use crate::model::{
     self, ADOPT_AFTER, AlarmBudget, Drift, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile, has_gaps,
 };
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
-pub use explain::{Explanation, SENSORS_MAX};
+pub use explain::{Explanation, Open, SENSORS_MAX, SensorNow};
 use sample::Sample;
 pub use sample::even_place;
 use series::SeriesTable;

@@ -252,6 +252,11 @@ impl SeriesTable {
         at
     }
 
+    /// The slot of a series that is remembered.
+    pub fn known(&self, series: &str) -> Option<usize> {
+        self.index.get(series).copied()
+    }
+
     pub fn state(&mut self, slot: usize) -> &mut SeriesState {
         self.slot(slot).1
     }

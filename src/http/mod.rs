@@ -1,4 +1,5 @@
-//! HTTP for probes and Prometheus: `/metrics`, `/livez`, `/readyz`, `/status`. Plain GET, bounded headers, time and connections.
+//! HTTP for probes, Prometheus and people: `/metrics`, `/livez`, `/readyz`, `/status`, and a live page at `/` that `/events` feeds. Plain GET, bounded headers,
+//! time and connections.
 
 mod settings;
 mod tls;
@@ -9,9 +10,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::channel::Channel;
+use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -43,14 +47,29 @@ pub trait Pages: Send + Sync + 'static {
     fn ready(&self) -> Probe;
     /// A JSON document.
     fn status(&self) -> Vec<u8>;
+    /// A JSON document in one line, for the live page.
+    fn event(&self) -> Vec<u8>;
+    /// Somebody looks at the live page, as long as what is returned lives.
+    fn watch(&self) -> Box<dyn Send>;
 }
+
+/// The live page; it needs nothing else.
+const PAGE: &str = include_str!("page.html");
+/// What it may do: nothing is loaded from elsewhere.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Between two events of one viewer.
+const EVENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Of an answer: whole, or as it comes.
+type Body = Either<Full<Bytes>, Channel<Bytes>>;
 
 /// Binds the address; port 0 takes a free one.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Who may see `/metrics` and `/status`: everybody, or who knows the token. The probes answer to everybody, and say less.
+/// Who may see `/metrics`, `/status` and `/events`: everybody, or who knows the token. The probes answer to everybody, and say less.
 #[derive(Clone, Default)]
 pub struct Access {
     token: Option<Arc<str>>,
@@ -111,7 +130,7 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, access: Access,
 async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Arc<dyn Pages>, access: Access) {
     let service = service_fn(move |request| {
         let (pages, access) = (Arc::clone(&pages), access.clone());
-        async move { Ok::<_, Infallible>(answer(&request, pages.as_ref(), &access)) }
+        async move { Ok::<_, Infallible>(answer(&request, &pages, &access)) }
     });
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -121,14 +140,14 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Arc<dyn Pa
         .await;
 }
 
-fn answer(request: &Request<Incoming>, pages: &dyn Pages, access: &Access) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, pages: &Arc<dyn Pages>, access: &Access) -> Response<Body> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET and HEAD\n".to_vec());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
     let path = request.uri().path();
-    if matches!(path, "/metrics" | "/status") && !access.allows(request) {
+    if matches!(path, "/metrics" | "/status" | "/events") && !access.allows(request) {
         let mut refused = respond(
             StatusCode::UNAUTHORIZED,
             "text/plain",
@@ -145,16 +164,42 @@ fn answer(request: &Request<Incoming>, pages: &dyn Pages, access: &Access) -> Re
         "/livez" => probe(pages.live()),
         "/readyz" => probe(pages.ready()),
         "/status" => respond(StatusCode::OK, "application/json", pages.status()),
-        "/" => respond(StatusCode::OK, "text/plain", b"residua: /metrics /livez /readyz /status\n".to_vec()),
+        "/" => {
+            let mut page = respond(StatusCode::OK, "text/html; charset=utf-8", PAGE.as_bytes().to_vec());
+            page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+            page
+        }
+        "/events" => events(Arc::clone(pages)),
         _ => respond(
             StatusCode::NOT_FOUND,
             "text/plain",
-            b"not found; there are /metrics /livez /readyz /status\n".to_vec(),
+            b"not found; there are / /events /metrics /livez /readyz /status\n".to_vec(),
         ),
     }
 }
 
-fn probe(result: Probe) -> Response<Full<Bytes>> {
+/// One event after the other (server-sent events of HTML, section 9.2), until the viewer leaves or its connection has lasted as long as any may; then it comes
+/// again.
+fn events(pages: Arc<dyn Pages>) -> Response<Body> {
+    let (mut sender, body) = Channel::new(1);
+    tokio::spawn(async move {
+        let _watching = pages.watch();
+        loop {
+            let event = [b"data: ".as_slice(), &pages.event(), b"\n\n"].concat();
+            if sender.send_data(event.into()).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(EVENT_INTERVAL).await;
+        }
+    });
+    let mut response = Response::new(Either::Right(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn probe(result: Probe) -> Response<Body> {
     match result {
         Ok(()) => respond(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
         Err(reasons) => {
@@ -163,8 +208,8 @@ fn probe(result: Probe) -> Response<Full<Bytes>> {
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

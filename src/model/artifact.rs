@@ -16,6 +16,7 @@ use super::fleet::{Fleet, Prior};
 use super::law::Law;
 use super::member::{Member, Slow, Term};
 use super::network::{Dense, LAYERS, Network};
+use super::projection::Plane;
 use super::reference::{BINS, EDGES, Reference, Sensor};
 use super::residual::{Residuals, WHITENED_MAX};
 use super::scaler::Scaler;
@@ -149,7 +150,7 @@ impl Model {
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
         let wide = |name: &str, values: &[f64]| (name.to_owned(), Tensor::wide(values));
-        let Known { scaler, fleet, reference } = &self.known;
+        let Known { scaler, fleet, reference, plane } = &self.known;
         let mut tensors = vec![wide("scaler.mean", &scaler.mean), wide("scaler.scale", &scaler.scale)];
         let alike: Vec<f64> = reference.sensors.iter().map(|sensor| sensor.alike).collect();
         tensors.push(wide("reference.alike", &alike));
@@ -172,6 +173,9 @@ impl Model {
                 tensors.push(wide("decision.quantiles", &tail.quantiles));
             }
         }
+        let Plane { mean, axes } = plane;
+        tensors.push(("map.mean".to_owned(), Tensor::narrow(mean.iter(), vec![mean.len()])));
+        tensors.push(("map.axes".to_owned(), Tensor::narrow(axes.iter().flatten(), vec![2, mean.len()])));
         for (at, member) in self.members.iter().enumerate() {
             member.tensors(&format!("member.{at}"), &mut tensors);
         }
@@ -285,7 +289,6 @@ impl Reader<'_> {
         }
         let fleet = self.fleet(&header.fleet, features)?;
         let reference = self.reference(features, header.rows.all.saturating_sub(header.rows.left_out))?;
-        let known = Known { scaler, fleet, reference };
         let deciding = if header.ordered {
             Deciding::Laws([self.law(0)?, self.law(1)?, self.law(2)?])
         } else {
@@ -295,6 +298,8 @@ impl Reader<'_> {
         let members = members
             .map(|(at, member)| self.member(&format!("member.{at}"), member, features, header.ordered))
             .collect::<Result<Vec<Member>, ArtifactError>>()?;
+        let plane = self.plane(members[0].network.sizes()[2])?;
+        let known = Known { scaler, fleet, reference, plane };
         if !members.iter().any(|member| member.weight > 0.0) {
             return Err(value("weights of the networks", 0, "one that is more than 0"));
         }
@@ -311,6 +316,12 @@ impl Reader<'_> {
         }
         model.checksum = header.checksum;
         Ok(model)
+    }
+
+    fn plane(&self, code: usize) -> Result<Plane, ArtifactError> {
+        let axes = self.narrow("map.axes", &[2, code])?;
+        let (first, second) = axes.split_at(code);
+        Ok(Plane { mean: self.narrow("map.mean", &[code])?, axes: [first.to_vec(), second.to_vec()] })
     }
 
     fn reference(&self, features: usize, records: usize) -> Result<Reference, ArtifactError> {

@@ -12,6 +12,7 @@ use super::law::{self, Peaks};
 use super::member::{Member, Slow, Term};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
+use super::projection::Plane;
 use super::reference::{BINS, EDGES, Reference};
 use super::residual::{Residuals, SHRINK_MIN, SHRINK_MIN_SLOW};
 use super::scaler::Scaler;
@@ -87,11 +88,15 @@ pub fn fit(
         }
     }
     let mut learned = training.all(parts.len(), |at| learn(&rows, &parts[at], ordered, settings, &training))?;
+    let (first, seen) = (&parts[0], Inputs::new(&rows, parts[0].view));
+    let held_out = rows.split(first.view.window).held_out;
+    let Some((ranking, _)) = learned.first() else { unreachable!("every profile has a network") };
+    let plane = Plane::of(&ranking.network, &seen, held_out.iter().map(|held| held.row))?;
     // The last one decides.
     let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
     let deciding = decide(&member, &held, ordered);
     let members = learned.into_iter().map(|(member, _)| member).chain([member]).collect();
-    let known = Known { scaler, fleet, reference: Reference::of(&rows) };
+    let known = Known { scaler, fleet, reference: Reference::of(&rows), plane };
     Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, known, members, deciding)
         .sealed()
         .map_err(FitError::Artifact)

@@ -51,7 +51,7 @@ pub use hands::{Hands, Progress};
 pub use kernel::{Kernel, Room};
 pub use memory::{Memory, MemoryError, SPARE as MEMORY_SPARE};
 pub use profile::Profile;
-pub use projection::{Cloud, Projection};
+pub use projection::{Cloud, Plane, Projection};
 pub use settings::{Activation, Auto, ModelSettings, Scaling, SettingError};
 pub(crate) use tile::{TILE, Tile, has_gaps};
 pub use train::Trainer;
@@ -105,13 +105,15 @@ pub struct SensorFacts<'a> {
     pub noise: f32,
 }
 
-/// What is known of the training records, sensor by sensor.
+/// What is known of the training records.
 #[derive(Debug)]
 pub(crate) struct Known {
     scaler: Scaler,
     /// Where series differ much.
     fleet: Option<Fleet>,
     reference: Reference,
+    /// Where codes of the first network lie on a map.
+    plane: Plane,
 }
 
 /// Which of the models that followed each other it is: a later one has a larger number (its offset in their topic).
@@ -465,6 +467,11 @@ impl Model {
     /// What the first network, which ranks, compresses an input of its own to (finite).
     pub(crate) fn code(&self, input: &[f32]) -> Vec<f32> {
         self.members[0].network.encode(ndarray::aview1(input).insert_axis(ndarray::Axis(0))).into_iter().collect()
+    }
+
+    /// Where such a code lies on the map of held-out records, in standard deviations from its middle.
+    pub(crate) fn place(&self, code: &[f32]) -> [f32; 2] {
+        self.known.plane.place(code)
     }
 
     /// How many numbers that are.

@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use super::bottleneck::{self, Principal};
 use super::hands::{Hands, Training};
+use super::network::Network;
 use super::scaler::Scaler;
 use super::series::SeriesRows;
 use super::settings::ModelSettings;
@@ -22,6 +23,56 @@ const HIDDEN: (usize, usize) = (16, 128);
 #[derive(Clone, Debug)]
 pub struct Cloud {
     values: Array2<f32>,
+}
+
+/// Rows that a plane is laid through, at most.
+const PLANE_ROWS: usize = 2_000;
+
+/// Where the codes of a network lie on the plane closest to those of held-out records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plane {
+    /// Of the codes.
+    pub mean: Vec<f32>,
+    /// Two principal components (each as long as the code), in units of a standard deviation along them; the second is 0 where there is none.
+    pub axes: [Vec<f32>; 2],
+}
+
+impl Plane {
+    /// Of the inputs that end at `rows`, as the network sees them; missing values are their mean.
+    pub(super) fn of(
+        network: &Network,
+        seen: &Inputs,
+        rows: impl ExactSizeIterator<Item = usize>,
+    ) -> Result<Self, FitError> {
+        let mut input = vec![0.0; seen.width()];
+        let step = rows.len().div_ceil(PLANE_ROWS).max(1);
+        let mut values = Vec::with_capacity(rows.len().div_ceil(step) * seen.width());
+        for row in rows.step_by(step) {
+            seen.write(row, &mut input);
+            values.extend(input.iter().map(|v| if v.is_nan() { 0.0 } else { *v }));
+        }
+        let failed = |why: String| FitError::Numeric { what: "the map of codes", why };
+        let values = Array2::from_shape_vec((values.len() / seen.width(), seen.width()), values);
+        let codes = network.encode(values.map_err(|e| failed(e.to_string()))?.view());
+        let Some(mean) = codes.mean_axis(Axis(0)) else { return Err(failed("there are no records".to_owned())) };
+        let (variances, axes) = bottleneck::analyse(codes.iter().copied().map(f64::from).collect(), codes.ncols())?;
+        let axis = |k: usize| match variances.get(k) {
+            Some(variance) if *variance > 1e-12 => {
+                axes.column(k).iter().map(|v| (v / variance.sqrt()) as f32).collect()
+            }
+            _ => vec![0.0; codes.ncols()],
+        };
+        Ok(Self { mean: mean.to_vec(), axes: [axis(0), axis(1)] })
+    }
+
+    /// In standard deviations from the middle; finite, whatever the code.
+    pub fn place(&self, code: &[f32]) -> [f32; 2] {
+        let along = |axis: &Vec<f32>| {
+            let sum: f32 = code.iter().zip(&self.mean).zip(axis).map(|((v, mean), a)| (v - mean) * a).sum();
+            if sum.is_nan() { 0.0 } else { sum.clamp(-1e6, 1e6) }
+        };
+        [along(&self.axes[0]), along(&self.axes[1])]
+    }
 }
 
 /// The same as points of few dimensions, and rebuilt from those.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::batch::{Batch, Entry};
+use super::live::{self, Anomaly, Glance, OpenIncident, Point};
 use super::{InForce, Tuning};
-use crate::detector::{Arrival, Detector, Forgotten, StateError, Told, Verdict};
+use crate::detector::{Arrival, Detector, Forgotten, Open, SensorNow, StateError, Told, Verdict};
 use crate::incident::Event;
 use crate::kafka::{self, Assigned, DeadLetterForm, KafkaSettings, Message, Outgoing, Output, Stored};
 use crate::metrics::{Outcomes, Restore, Scores};
 use crate::model::{Edition, Model, Seen};
 use crate::record::{
-    Alert, Decoder, InputSettings, NextOffset, Offset, PartitionId, RawRecord, SchemaError, WriterSchemas,
+    Alert, Decoder, InputSettings, NextOffset, Offset, PartitionId, RawRecord, SchemaError, Sensor, WriterSchemas,
 };
 
 /// Decoder and detector for one model, and the batch between them.
@@ -245,8 +246,10 @@ impl Engine {
         output: &mut Output,
         outcomes: &mut Outcomes,
         scores: &mut Scores,
+        glance: &mut Glance,
     ) -> kafka::Result<()> {
-        for index in 0..self.verdicts.len() {
+        let count = self.verdicts.len();
+        for index in 0..count {
             let entry = self.batch.get(index);
             if entry.silent {
                 continue;
@@ -260,12 +263,19 @@ impl Engine {
                 Some(score) => {
                     outcomes.scored += 1;
                     scores.observe(score);
+                    glance.see(score, flagged);
+                    if glance.wants(index, count, flagged)
+                        && let Some(place) = self.detector.place(index)
+                    {
+                        let (series, time) = (entry.series.to_owned(), entry.time.to_string());
+                        glance.point(Point { place, score, series, time });
+                    }
                 }
             }
             if flagged {
                 let scored = (score.unwrap_or(1.0), incident);
                 let (severity, sensor) =
-                    alert(&self.model, &mut self.detector, index, scored, &entry, kafka, &mut self.wire);
+                    alert(&self.model, &mut self.detector, index, scored, &entry, kafka, (&mut self.wire, glance));
                 outcomes.add_anomaly(severity, sensor);
                 output.send(Outgoing {
                     topic: &kafka.anomalies,
@@ -343,6 +353,29 @@ impl Engine {
         Ok(())
     }
 
+    /// What is open now, for who looks.
+    pub fn open(&mut self) -> Vec<OpenIncident> {
+        let open = self.detector.open(live::INCIDENTS_MAX);
+        let names = self.detector.names();
+        let shown = |Open { series, incident, sensors }: Open| OpenIncident {
+            series: series.to_string(),
+            since: incident.start_time.to_string(),
+            last: incident.last_time.to_string(),
+            records: incident.count,
+            peak: incident.peak,
+            sensors: sensors
+                .into_iter()
+                .map(|SensorNow { sensor, share, observed, expected }| live::SensorNow {
+                    name: names[sensor].clone(),
+                    share,
+                    observed,
+                    expected,
+                })
+                .collect(),
+        };
+        open.into_iter().map(shown).collect()
+    }
+
     /// Whether incidents have ended with no record, and are yet to be told.
     pub fn has_left_open(&self) -> bool {
         !self.left_open.is_empty()
@@ -410,9 +443,13 @@ fn alert<'d>(
     (score, incident): (f64, Option<Offset>),
     entry: &Entry<'_>,
     kafka: &KafkaSettings,
-    wire: &mut Vec<u8>,
+    (wire, glance): (&mut Vec<u8>, &mut Glance),
 ) -> (&'static str, &'d str) {
     let why = detector.explain(index);
+    if let Some(&Sensor { name, observed, expected, .. }) = why.sensors.first().filter(|_| glance.has_room()) {
+        let (time, series) = (entry.time.to_string(), entry.series.to_owned());
+        glance.anomaly(Anomaly { time, series, score, sensor: name.to_owned(), observed, expected });
+    }
     let alert = Alert {
         topic: &kafka.input,
         position: entry.position,

@@ -6,6 +6,7 @@
 mod batch;
 mod beside;
 mod engine;
+mod live;
 mod open;
 mod partitions;
 mod progress;
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use beside::Beside;
 use engine::Engine;
+use live::Glance;
+pub use live::{Live, View, Watching};
 use open::Open;
 use partitions::MODEL_PATIENCE;
 use progress::{Progress, Sight, Waiting};
@@ -38,6 +41,8 @@ const TURN_RECORDS_MAX: usize = 16;
 const POLL_MAX: Duration = Duration::from_millis(50);
 /// Pause before something that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks at what is open, while somebody looks.
+const SHOW_INTERVAL: Duration = Duration::from_millis(500);
 /// Time to leave the group in good order.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -60,6 +65,7 @@ pub struct Shared {
     pub model: Arc<ModelSlot>,
     pub tuning: Arc<TuningSlot>,
     pub beside: Arc<Beside>,
+    pub live: Arc<Live>,
     pub stop: Stop,
 }
 
@@ -107,6 +113,9 @@ struct Worker {
     tuning: Tuning,
     tuned: u64,
     open: Open,
+    glance: Glance,
+    /// When what is open was last shown.
+    shown: Option<Instant>,
     /// An assignment not taken over yet.
     arriving: Option<Partitions>,
     held: Vec<PartitionId>,
@@ -158,6 +167,8 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         tuning,
         tuned,
         open,
+        glance: Glance::default(),
+        shown: None,
         arriving: None,
         held,
         astray: BTreeMap::new(),
@@ -244,7 +255,18 @@ impl Worker {
             self.commit(Checkpoint::WhenDue)?;
             self.look_around();
         }
+        self.show();
         self.follow()
+    }
+
+    /// While somebody looks, now and then: what is open.
+    fn show(&mut self) {
+        if !self.shared.live.is_watched() {
+            self.shown = None;
+        } else if self.shown.is_none_or(|shown| shown.elapsed() >= SHOW_INTERVAL) {
+            self.shown = Some(Instant::now());
+            self.shared.live.incidents(self.settings.index, self.engine.open());
+        }
     }
 
     /// One record or one rebalance, if one comes within `wait`. Whether it was a record, as there may be more.
@@ -306,7 +328,10 @@ impl Worker {
         self.engine.judge();
         let judged = Instant::now();
         metrics.stage(Stage::Judge, (judged - start).as_secs_f64());
-        self.engine.emit(&self.settings.kafka, &mut self.output, &mut self.open.outcomes, &mut self.open.scores)?;
+        self.glance.watched = self.shared.live.is_watched();
+        let Open { outcomes, scores, .. } = &mut self.open;
+        self.engine.emit(&self.settings.kafka, &mut self.output, outcomes, scores, &mut self.glance)?;
+        self.shared.live.add(&mut self.glance);
         metrics.stage(Stage::Emit, judged.elapsed().as_secs_f64());
         Ok(())
     }

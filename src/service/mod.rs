@@ -29,7 +29,7 @@ use crate::http::{self, Access, HttpSettings, Pages, Tls};
 use crate::kafka::{self, KafkaSettings, Remedy, TopicReader};
 use crate::metrics::Metrics;
 use crate::model::{Edition, Model};
-use crate::pipeline::{self, Beside, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
+use crate::pipeline::{self, Beside, Live, ModelSlot, Pulse, Shared, Stop, WorkerError, WorkerSettings};
 use crate::record::{Format, Refusal, Severity, WriterSchemas};
 use crate::registry::Registry;
 
@@ -74,6 +74,7 @@ struct Context {
     progress: Arc<Progress>,
     model: Arc<ModelSlot>,
     beside: Arc<Beside>,
+    live: Arc<Live>,
     pulses: Vec<Arc<Pulse>>,
     pulse: Arc<Pulse>,
     stop: Stop,
@@ -87,7 +88,7 @@ impl Service {
         let progress = Arc::new(Progress::new(Arc::clone(&metrics)));
         let current = Arc::new(Current::new(config.clone(), Arc::clone(&metrics)));
         let (model, stop, pulse) = (Arc::new(ModelSlot::default()), Stop::default(), Arc::new(Pulse::default()));
-        let beside = Arc::new(Beside::default());
+        let (beside, live) = (Arc::new(Beside::default()), Arc::new(Live::default()));
         let pulses: Vec<_> = (0..config.service.workers).map(|_| Arc::new(Pulse::default())).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -99,6 +100,7 @@ impl Service {
             progress: Arc::clone(&progress),
             model: Arc::clone(&model),
             beside: Arc::clone(&beside),
+            live: Arc::clone(&live),
             workers: pulses.clone(),
             supervisor: Arc::clone(&pulse),
             stop: stop.clone(),
@@ -128,6 +130,7 @@ impl Service {
             progress: Arc::clone(&progress),
             model: Arc::clone(&model),
             beside,
+            live,
             pulses,
             pulse,
             stop: stop.clone(),
@@ -436,6 +439,7 @@ impl Context {
                 model: Arc::clone(&self.model),
                 tuning: Arc::clone(&self.current.tuning),
                 beside: Arc::clone(&self.beside),
+                live: Arc::clone(&self.live),
                 stop: self.stop.clone(),
             };
             let name = format!("worker-{index}");

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::http::{Pages, Probe};
 use crate::metrics::{self, Metrics};
 use crate::model::{Drift, Model};
-use crate::pipeline::{Beside, ModelSlot, Pulse, Stop};
+use crate::pipeline::{Beside, Live, ModelSlot, Pulse, Stop, View};
 use serde::Serialize;
 
 /// The service as its probes see it.
@@ -17,6 +17,7 @@ pub(super) struct Status {
     pub progress: Arc<Progress>,
     pub model: Arc<ModelSlot>,
     pub beside: Arc<Beside>,
+    pub live: Arc<Live>,
     /// One per worker, and the supervisor's.
     pub workers: Vec<Arc<Pulse>>,
     pub supervisor: Arc<Pulse>,
@@ -42,6 +43,22 @@ struct Page<'a> {
     config_pending: &'a [String],
     /// Why the file as it is now is not in force.
     config_refused: Option<&'a str>,
+}
+
+/// What the live page is fed with.
+#[derive(Serialize)]
+struct Event {
+    state: &'static str,
+    ready: bool,
+    not_ready_because: Vec<String>,
+    learning: Standing,
+    topic: String,
+    model: Option<String>,
+    records: Records,
+    alarms: Option<AlarmsPage>,
+    other_than_trained_on: usize,
+    #[serde(flatten)]
+    view: View,
 }
 
 #[derive(Serialize)]
@@ -125,6 +142,28 @@ impl Status {
     fn scoring(&self) -> bool {
         self.model.version() > 0
     }
+
+    fn state(&self) -> &'static str {
+        match (self.stop.requested(), self.scoring()) {
+            (true, _) => "stopping",
+            (_, true) => "scoring",
+            _ => "learning",
+        }
+    }
+
+    fn records(&self) -> Records {
+        let [consumed, scored, warming, dead_lettered] = self.metrics.totals();
+        Records { consumed, scored, warming, dead_lettered }
+    }
+
+    fn alarms(&self) -> Option<AlarmsPage> {
+        self.metrics.alarm_rate().map(|alarms| AlarmsPage {
+            of: if alarms.incidents { "incidents" } else { "records" },
+            accepted_per_record: alarms.budget,
+            realised_per_record: alarms.rate(),
+            over_records: alarms.records(),
+        })
+    }
 }
 
 impl Pages for Status {
@@ -182,16 +221,11 @@ impl Pages for Status {
     }
 
     fn status(&self) -> Vec<u8> {
-        let [consumed, scored, warming, dead_lettered] = self.metrics.totals();
         let ready = self.ready();
         let standing = self.current.standing();
         let page = Page {
             version: env!("CARGO_PKG_VERSION"),
-            state: match (self.stop.requested(), self.scoring()) {
-                (true, _) => "stopping",
-                (_, true) => "scoring",
-                _ => "learning",
-            },
+            state: self.state(),
             ready: ready.is_ok(),
             not_ready_because: ready.err().unwrap_or_default(),
             learning: self.progress.standing(),
@@ -209,13 +243,8 @@ impl Pages for Status {
                     seconds_since_broker_answered: p.unanswered_for().as_secs_f64(),
                 })
                 .collect(),
-            records: Records { consumed, scored, warming, dead_lettered },
-            alarms: self.metrics.alarm_rate().map(|alarms| AlarmsPage {
-                of: if alarms.incidents { "incidents" } else { "records" },
-                accepted_per_record: alarms.budget,
-                realised_per_record: alarms.rate(),
-                over_records: alarms.records(),
-            }),
+            records: self.records(),
+            alarms: self.alarms(),
             data: self.model.get().map(|model| DataPage::new(&model, self.beside.drifts(&self.model))),
             config: &standing.config,
             config_pending: &standing.pending,
@@ -223,5 +252,28 @@ impl Pages for Status {
         };
         // Plain data: numbers, strings and a JSON value.
         serde_json::to_vec_pretty(&page).unwrap_or_default()
+    }
+
+    fn event(&self) -> Vec<u8> {
+        let ready = self.ready();
+        let model = self.model.get();
+        let drifts = model.as_ref().map(|_| self.beside.drifts(&self.model).1).unwrap_or_default();
+        let event = Event {
+            state: self.state(),
+            ready: ready.is_ok(),
+            not_ready_because: ready.err().unwrap_or_default(),
+            learning: self.progress.standing(),
+            topic: self.current.standing().config.kafka.input.clone(),
+            model: model.map(|model| model.fingerprint().to_owned()),
+            records: self.records(),
+            alarms: self.alarms(),
+            other_than_trained_on: drifts.iter().filter(|drift| drift.differs).count(),
+            view: self.live.view(),
+        };
+        serde_json::to_vec(&event).unwrap_or_default()
+    }
+
+    fn watch(&self) -> Box<dyn Send> {
+        Box::new(self.live.watch())
     }
 }
