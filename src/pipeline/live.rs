@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 /// Seconds that are remembered.
 const SECONDS: u64 = 300;
 /// Flagged records that are remembered, and of one batch at most; incidents of one worker; places of records.
-const ANOMALIES: usize = 50;
+const ANOMALIES: usize = 20;
 const ANOMALIES_OF_BATCH: usize = 20;
 pub(super) const INCIDENTS_MAX: usize = 20;
 const POINTS: usize = 600;

@@ -64,6 +64,8 @@ fn with_a_token_only_the_probes_answer_to_everybody() {
     };
     assert_eq!(status("/livez", None), 200);
     assert_eq!(status("/readyz", None), 503, "it learns");
+    assert_eq!(status("/", None), 200, "it holds nothing, and asks for the token");
+    assert_eq!((status("/events", None), status("/events", Some("Bearer open"))), (401, 401));
     for page in ["/metrics", "/status"] {
         assert_eq!(status(page, None), 401);
         assert_eq!(status(page, Some("Bearer open")), 401);

@@ -282,7 +282,8 @@ fn watch(
         println!("{}", serde_json::to_string(&summary)?);
     }
     if args.serve.is_some() {
-        screen.say("Still running, with new faults now and then. Stop with Ctrl-C.")?;
+        let page = metrics_url.trim_end_matches("metrics");
+        screen.say(&format!("Still running, with new faults now and then; live at {page}. Stop with Ctrl-C."))?;
         service.wait_for_signal(None)?;
     }
     debug_assert!(stream.written.load(Ordering::Relaxed) >= scored_records);
