@@ -143,7 +143,7 @@ fn compare(
     // By its total, seen afterwards: a favour to them.
     let best = averages.into_iter().max_by(|a, b| total(&a.1).total_cmp(&total(&b.1)));
     let (width, averaged) = best.unwrap_or((0, vec![Power::default(); features]));
-    let code = model.layer_sizes().last().map_or(0, |sizes| sizes[2]);
+    let code = model.code_widths().last().copied().unwrap_or(0);
     let inputs = model.layer_sizes().last().map_or(0, |sizes| sizes[0]);
     let principal = principal(model, seen, inputs, code)?;
     let ours = |at: usize, j: usize| clean[seen.rows[at]].as_ref().map_or(f64::NAN, |row| row[j]);

@@ -31,9 +31,9 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     )?;
     writeln!(out, "trust        {}", trust(&model, &AlarmBudget::default()))?;
     writeln!(out, "profile      {}, {} multiply-adds for a record", model.profile(), model.multiply_adds())?;
-    for (sizes, role) in model.layer_sizes().iter().zip(model.roles()) {
+    for ((sizes, code), role) in model.layer_sizes().iter().zip(model.code_widths()).zip(model.roles()) {
         let widths: Vec<String> = sizes.iter().map(usize::to_string).collect();
-        let (inputs, code) = (sizes[0], sizes[2]);
+        let inputs = sizes[0];
         writeln!(
             out,
             "network      {}, {:?}: {role}; {inputs} numbers as {code} ({:.1} to 1)",

@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use fearless_simd::{Level, Simd, dispatch, f32x16, prelude::*};
 
 use super::lanes::{self, read, write};
-use super::network::{Dense, LAYERS, Network};
+use super::network::{Dense, Network};
 use super::settings::ModelSettings;
 
 /// Decay of the two moments, and what keeps the division finite.
@@ -19,8 +19,8 @@ const START: f64 = 1.0 / 25.0;
 const GRADIENT_MAX: f64 = 10.0;
 
 pub struct AdamW {
-    mean: [Dense; LAYERS],
-    square: [Dense; LAYERS],
+    mean: Vec<Dense>,
+    square: Vec<Dense>,
     steps: usize,
     rate_max: f64,
     weight_decay: f64,
@@ -51,7 +51,7 @@ impl AdamW {
     }
 
     /// `step` counts from 0.
-    pub fn step(&mut self, network: &mut Network, gradients: &[Dense; LAYERS], step: usize) {
+    pub fn step(&mut self, network: &mut Network, gradients: &[Dense], step: usize) {
         let rate = self.rate(step);
         let t = step as i32 + 1;
         let Some(factor) = factor(gradients) else { return };
@@ -110,7 +110,7 @@ impl Update {
 }
 
 /// That all gradients are scaled by together: down where they are too long. None where they are not finite: such a step is not done.
-fn factor(gradients: &[Dense; LAYERS]) -> Option<f32> {
+fn factor(gradients: &[Dense]) -> Option<f32> {
     let parts = gradients.iter().flat_map(Dense::parts);
     let length = parts.map(|values| lanes::squares(values.len(), values)).sum::<f64>().sqrt();
     length.is_finite().then(|| if length > GRADIENT_MAX { (GRADIENT_MAX / length) as f32 } else { 1.0 })

@@ -15,7 +15,7 @@ use super::clean::{Noise, TAPS};
 use super::fleet::{Fleet, Prior};
 use super::law::Law;
 use super::member::{Member, Slow, Term};
-use super::network::{Dense, LAYERS, Network};
+use super::network::{Dense, Network};
 use super::projection::Plane;
 use super::reference::{BINS, EDGES, Reference, Sensor};
 use super::residual::{Residuals, WHITENED_MAX};
@@ -34,6 +34,8 @@ const KEY: &str = "residua";
 const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Numbers that a sensor's noise is told by.
 const NOISE: usize = 2 + TAPS;
+/// Most layers of a network.
+pub(super) const LAYERS_MAX: usize = 16;
 /// Most networks of a model.
 const MEMBERS_MAX: usize = 8;
 /// Largest magnitude of a feature's mean and scale: products with f32 stay finite in f64.
@@ -86,7 +88,9 @@ struct Header<'a> {
 struct MemberHeader {
     view: View,
     weight: f64,
-    activation: Activation,
+    activations: Vec<Option<Activation>>,
+    /// Layers that compress.
+    encoder: usize,
 }
 
 /// What can be read of any version.
@@ -185,7 +189,8 @@ impl Model {
 
 impl MemberHeader {
     fn of(member: &Member) -> Self {
-        Self { view: member.view, weight: member.weight, activation: member.network.activation }
+        let Network { activations, encoder, .. } = &member.network;
+        Self { view: member.view, weight: member.weight, activations: activations.clone(), encoder: *encoder }
     }
 }
 
@@ -298,7 +303,7 @@ impl Reader<'_> {
         let members = members
             .map(|(at, member)| self.member(&format!("member.{at}"), member, features, header.ordered))
             .collect::<Result<Vec<Member>, ArtifactError>>()?;
-        let plane = self.plane(members[0].network.sizes()[2])?;
+        let plane = self.plane(members[0].network.code())?;
         let known = Known { scaler, fleet, reference, plane };
         if !members.iter().any(|member| member.weight > 0.0) {
             return Err(value("weights of the networks", 0, "one that is more than 0"));
@@ -373,14 +378,19 @@ impl Reader<'_> {
         features: usize,
         ordered: bool,
     ) -> Result<Member, ArtifactError> {
-        let MemberHeader { view, weight, activation } = *header;
+        let MemberHeader { view, weight, ref activations, encoder } = *header;
         within("window", view.window, WINDOW_MAX)?;
         sound("weight", weight, 0.0, 1.0)?;
         sound("clip", f64::from(view.clip), 0.0, 1e6)?;
         let inputs = within("window x features", view.inputs(features), INPUTS_MAX)?;
-        let hidden = within("hidden width", self.length(&format!("{name}.network.0.bias"))?, WIDTH_MAX)?;
-        let code = within("code width", self.length(&format!("{name}.network.1.bias"))?, WIDTH_MAX)?;
-        let layers = self.layers(name, [inputs, hidden, code, hidden, inputs])?;
+        let count = within("number of layers", activations.len(), LAYERS_MAX)?;
+        within("number of layers that compress", encoder, count - 1)?;
+        let mut sizes = vec![inputs];
+        for l in 0..count - 1 {
+            sizes.push(within("width of a layer", self.length(&format!("{name}.network.{l}.bias"))?, WIDTH_MAX)?);
+        }
+        sizes.push(inputs);
+        let network = Network { layers: self.layers(name, &sizes)?, activations: activations.clone(), encoder };
         let kept = self.narrow(&format!("{name}.kept"), &[features])?;
         kept.iter().try_for_each(|share| sound("kept", f64::from(*share), 0.0, 1.0))?;
         let numbers = self.narrow(&format!("{name}.noise"), &[features, NOISE])?;
@@ -399,7 +409,7 @@ impl Reader<'_> {
         } else {
             None
         };
-        Ok(Member { view, weight, network: Network { layers, activation }, kept, noise, residuals, distance, slow })
+        Ok(Member { view, weight, network, kept, noise, residuals, distance, slow })
     }
 
     fn statistics(&self, name: &str, inputs: usize, ranks: bool) -> Result<(Residuals, Term), ArtifactError> {
@@ -456,14 +466,14 @@ impl Reader<'_> {
         Ok(Tail { start, rate, shape, scale, quantiles })
     }
 
-    fn layers(&self, name: &str, sizes: [usize; LAYERS + 1]) -> Result<[Dense; LAYERS], ArtifactError> {
+    fn layers(&self, name: &str, sizes: &[usize]) -> Result<Vec<Dense>, ArtifactError> {
         let layer = |l: usize| {
             Ok::<_, ArtifactError>(Dense {
                 weight: self.matrix(&format!("{name}.network.{l}.weight"), sizes[l], sizes[l + 1])?,
                 bias: self.narrow(&format!("{name}.network.{l}.bias"), &[sizes[l + 1]])?.into(),
             })
         };
-        Ok([layer(0)?, layer(1)?, layer(2)?, layer(3)?])
+        (0..sizes.len() - 1).map(layer).collect()
     }
 
     /// Number of elements of a one-dimensional tensor.

@@ -398,14 +398,14 @@ mod tests {
     fn defaults_come_from_the_data() {
         let still = fitted(&table(6, plane(1, 600, 6, 2)), &quick());
         assert!(!still.ordered());
-        assert_eq!((still.window(), still.layer_sizes()), (1, vec![[6, 16, 2, 16, 6]]));
+        assert_eq!((still.window(), still.layer_sizes()), (1, vec![vec![6, 16, 2, 16, 6]]));
         let wave: Vec<f64> = (0..600).zip(noise(1, 600)).map(|(i, e)| (i as f64 * 0.5).sin() + 0.05 * e).collect();
         let single = fitted(&table(1, wave), &quick());
         assert!(single.ordered());
-        assert_eq!((single.window(), single.layer_sizes()), (10, vec![[10, 16, 2, 16, 10]; 2]));
+        assert_eq!((single.window(), single.layer_sizes()), (10, vec![vec![10, 16, 2, 16, 10]; 2]));
         let fixed =
             ModelSettings { window: Auto::Fixed(3), bottleneck: Auto::Fixed(4), hidden: Auto::Fixed(9), ..quick() };
-        assert_eq!(fitted(&table(6, plane(1, 600, 6, 2)), &fixed).layer_sizes(), [[18, 9, 4, 9, 18]]);
+        assert_eq!(fitted(&table(6, plane(1, 600, 6, 2)), &fixed).layer_sizes(), [vec![18, 9, 4, 9, 18]]);
     }
 
     #[test]

@@ -274,9 +274,14 @@ impl Model {
         matches!(self.deciding, Deciding::Laws(_))
     }
 
-    /// Of each network, the widths of its layers: input, hidden, code, hidden, output.
-    pub fn layer_sizes(&self) -> Vec<[usize; 5]> {
+    /// Of each network, the widths of its input and of what each layer gives.
+    pub fn layer_sizes(&self) -> Vec<Vec<usize>> {
         self.members.iter().map(|member| member.network.sizes()).collect()
+    }
+
+    /// Of each network, the width of its code.
+    pub fn code_widths(&self) -> Vec<usize> {
+        self.members.iter().map(|member| member.network.code()).collect()
     }
 
     /// Of each network, what it is for.
@@ -296,7 +301,7 @@ impl Model {
 
     /// Multiply-adds for one record of a series.
     pub fn multiply_adds(&self) -> usize {
-        let network = |sizes: [usize; 5]| sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>();
+        let network = |sizes: Vec<usize>| sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>();
         let whitenings = |member: &Member| {
             let square = |of: &residual::Residuals| of.whitening.as_ref().map_or(0, |matrix| matrix.len());
             square(&member.residuals) + member.slow.as_ref().map_or(0, |slow| square(&slow.residuals))
@@ -476,7 +481,7 @@ impl Model {
 
     /// How many numbers that are.
     pub fn code_width(&self) -> usize {
-        self.members[0].network.sizes()[2]
+        self.members[0].network.code()
     }
 
     /// The newest record of an input of the last network, scaled, without its noise; where a value is missing, what is rebuilt. `residual`:

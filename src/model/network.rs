@@ -1,4 +1,6 @@
-//! The autoencoder: d -> hidden -> code -> hidden -> d, dense, in f32 on `ndarray`.
+//! The autoencoder: dense layers, in f32 on `ndarray`. One that is trained here is d -> hidden -> code -> hidden -> d; one from elsewhere may have others.
+
+use std::ops::Range;
 
 use fearless_simd::Level;
 use ndarray::linalg::general_mat_mul;
@@ -8,9 +10,6 @@ use rand::{Rng, RngExt};
 use super::kernel::Kernel;
 use super::lanes;
 use super::settings::Activation;
-
-/// Number of dense layers. Activations follow the first and the third; code and output are linear.
-pub const LAYERS: usize = 4;
 
 /// Weights (inputs x outputs) and bias (outputs) of one layer. Also holds gradients and optimiser moments.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,23 +40,27 @@ const LINEAR_PART: f32 = 0.25;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    pub layers: [Dense; LAYERS],
-    pub activation: Activation,
+    /// At least two; each has as many inputs as the one before has outputs, and the last as many outputs as the first has inputs.
+    pub layers: Vec<Dense>,
+    /// What follows each; none: it is linear.
+    pub activations: Vec<Option<Activation>>,
+    /// So many layers compress: the code is what the last of them gives.
+    pub encoder: usize,
 }
 
 /// Room for the activations of up to `capacity` inputs, and for what flows back. Reused, never grown.
 pub struct Pass {
     /// Output of each layer (capacity x width); the last one is the reconstruction.
-    outputs: [Array2<f32>; LAYERS],
+    outputs: Vec<Array2<f32>>,
     /// Loss gradient by the output of each layer (capacity x width).
-    deltas: [Array2<f32>; LAYERS],
+    deltas: Vec<Array2<f32>>,
 }
 
 impl Network {
-    /// Uniform initial weights and biases within 1 / sqrt(inputs) (LeCun et al. 1998, Efficient BackProp).
+    /// Of four layers, of which code and output are linear. Uniform initial weights and biases within 1 / sqrt(inputs) (LeCun et al. 1998, Efficient BackProp).
     pub fn new(inputs: usize, hidden: usize, code: usize, activation: Activation, rng: &mut impl Rng) -> Self {
         let sizes = [inputs, hidden, code, hidden, inputs];
-        let layers = std::array::from_fn(|l| {
+        let layers = (0..sizes.len() - 1).map(|l| {
             let bound = 1.0 / (sizes[l] as f32).sqrt();
             let mut draw = || rng.random_range(-bound..bound);
             Dense {
@@ -65,26 +68,27 @@ impl Network {
                 bias: Array1::from_shape_simple_fn(sizes[l + 1], &mut draw),
             }
         });
-        Self { layers, activation }
+        Self { layers: layers.collect(), activations: vec![Some(activation), None, Some(activation), None], encoder: 2 }
     }
 
-    /// Makes this network the projection onto the first `axes` (unit vectors, inputs x components; `spread`: standard
+    /// Makes this network, as `new` made it, the projection onto the first `axes` (unit vectors, inputs x components; `spread`: standard
     /// deviation along each), as many as the code and the hidden layers can carry. Training then starts from the best
     /// linear autoencoder (Baldi & Hornik 1989) instead of from noise: it needs fewer steps, and the seed matters less.
     /// Units that are left over keep their random weights in, and get zero weights out.
     pub fn start_at(&mut self, spread: &[f64], axes: &Array2<f64>) {
-        let [_, hidden, code, ..] = self.sizes();
+        let Some(activation) = self.activations[0] else { return };
+        let [encode, to_code, from_code, decode] = &mut self.layers[..] else { return };
+        let (hidden, code) = (encode.bias.len(), to_code.bias.len());
         // A linear function takes two rectifiers, relu(u) - relu(-u), or one tanh in its linear part.
-        let signs: &[f32] = if self.activation == Activation::Relu { &[1.0, -1.0] } else { &[1.0] };
+        let signs: &[f32] = if activation == Activation::Relu { &[1.0, -1.0] } else { &[1.0] };
         let carried = code.min(hidden / signs.len()).min(axes.ncols());
-        let [encode, to_code, from_code, decode] = &mut self.layers;
         to_code.weight.fill(0.0);
         to_code.bias.fill(0.0);
         decode.weight.fill(0.0);
         decode.bias.fill(0.0);
         for (i, spread) in spread.iter().enumerate().take(carried) {
             let axis = axes.column(i).mapv(|v| v as f32);
-            let gain = match self.activation {
+            let gain = match activation {
                 Activation::Relu => 1.0,
                 Activation::Tanh => LINEAR_PART / (*spread as f32).max(LINEAR_PART),
             };
@@ -102,9 +106,14 @@ impl Network {
         }
     }
 
-    /// Widths: input, hidden, code, hidden, output.
-    pub fn sizes(&self) -> [usize; LAYERS + 1] {
-        std::array::from_fn(|l| if l == 0 { self.inputs() } else { self.layers[l - 1].bias.len() })
+    /// Widths: of the input, and of what each layer gives.
+    pub fn sizes(&self) -> Vec<usize> {
+        std::iter::once(self.inputs()).chain(self.layers.iter().map(|layer| layer.bias.len())).collect()
+    }
+
+    /// Width of the code.
+    pub fn code(&self) -> usize {
+        self.layers[self.encoder - 1].bias.len()
     }
 
     pub fn inputs(&self) -> usize {
@@ -113,30 +122,31 @@ impl Network {
 
     /// What inputs (finite, n x inputs) are compressed to: n x code.
     pub fn encode(&self, x: ArrayView2<f32>) -> Array2<f32> {
-        let [encode, to_code, ..] = &self.layers;
-        self.half([encode, to_code], x)
+        self.part(0..self.encoder, x)
     }
 
     /// What is rebuilt from codes (n x code): n x inputs.
     pub fn decode(&self, codes: ArrayView2<f32>) -> Array2<f32> {
-        let [.., from_code, decode] = &self.layers;
-        self.half([from_code, decode], codes)
+        self.part(self.encoder..self.layers.len(), codes)
     }
 
-    fn half(&self, [first, second]: [&Dense; 2], x: ArrayView2<f32>) -> Array2<f32> {
-        let mut hidden = x.dot(&first.weight) + &first.bias;
-        match self.activation {
-            Activation::Relu => hidden.mapv_inplace(|v| v.max(0.0)),
-            Activation::Tanh => hidden.mapv_inplace(f32::tanh),
-        }
-        hidden.dot(&second.weight) + &second.bias
+    fn part(&self, layers: Range<usize>, x: ArrayView2<f32>) -> Array2<f32> {
+        layers.fold(x.to_owned(), |x, l| {
+            let mut out = x.dot(&self.layers[l].weight) + &self.layers[l].bias;
+            match self.activations[l] {
+                Some(Activation::Relu) => out.mapv_inplace(|v| v.max(0.0)),
+                Some(Activation::Tanh) => out.mapv_inplace(f32::tanh),
+                None => {}
+            }
+            out
+        })
     }
 
     /// All zero, in this network's shape.
-    pub fn zeros(&self) -> [Dense; LAYERS] {
-        self.layers
-            .each_ref()
-            .map(|l| Dense { weight: Array2::zeros(l.weight.raw_dim()), bias: Array1::zeros(l.bias.raw_dim()) })
+    pub fn zeros(&self) -> Vec<Dense> {
+        let zeros =
+            |l: &Dense| Dense { weight: Array2::zeros(l.weight.raw_dim()), bias: Array1::zeros(l.bias.raw_dim()) };
+        self.layers.iter().map(zeros).collect()
     }
 
     /// The same, ready for use.
@@ -146,12 +156,11 @@ impl Network {
 
     /// For another processor.
     pub(super) fn kernel_at(&self, level: Level) -> Kernel {
-        let activation = |l: usize| l.is_multiple_of(2).then_some(self.activation);
-        let layers = self.layers.iter().enumerate();
-        Kernel::at(level, layers.map(|(l, layer)| (layer.weight.view(), Some(layer.bias.view()), activation(l))))
+        let layers = self.layers.iter().zip(&self.activations);
+        Kernel::at(level, layers.map(|(layer, activation)| (layer.weight.view(), Some(layer.bias.view()), *activation)))
     }
 
-    /// For training. `x`: n x inputs, n at most the pass's capacity. The reconstruction is then in `pass`. No allocation here; the
+    /// For training of one whose output is linear. `x`: n x inputs, n at most the pass's capacity. The reconstruction is then in `pass`. No allocation here; the
     /// matrix product packs its operands into a buffer of its own.
     pub fn forward(&self, x: ArrayView2<f32>, pass: &mut Pass) {
         let n = x.nrows();
@@ -163,12 +172,11 @@ impl Network {
                 row.assign(&layer.bias);
             }
             general_mat_mul(1.0, &input, &layer.weight, 1.0, &mut output);
-            if l % 2 == 0 {
-                let values = numbers_mut(&mut output);
-                match self.activation {
-                    Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
-                    Activation::Tanh => lanes::tanh_of_all(values.len(), values),
-                }
+            let values = numbers_mut(&mut output);
+            match self.activations[l] {
+                Some(Activation::Relu) => values.iter_mut().for_each(|v| *v = v.max(0.0)),
+                Some(Activation::Tanh) => lanes::tanh_of_all(values.len(), values),
+                None => {}
             }
         }
     }
@@ -181,16 +189,17 @@ impl Network {
         target: ArrayView2<f32>,
         sparsity: f32,
         pass: &mut Pass,
-        gradients: &mut [Dense; LAYERS],
+        gradients: &mut [Dense],
     ) -> f64 {
         let n = x.nrows();
         let gaps = lanes::any_nan(target.len(), numbers(&target));
         let present = if gaps { target.iter().filter(|t| !t.is_nan()).count().max(1) } else { target.len() };
-        let mut delta = pass.deltas[3].slice_mut(s![..n, ..]);
-        let (output, step) = (pass.outputs[3].slice(s![..n, ..]), 2.0 / present as f32);
+        let last = self.layers.len() - 1;
+        let mut delta = pass.deltas[last].slice_mut(s![..n, ..]);
+        let (output, step) = (pass.outputs[last].slice(s![..n, ..]), 2.0 / present as f32);
         let mut loss = lanes::misses(target.len(), numbers(&output), numbers(&target), step, numbers_mut(&mut delta));
         loss /= present as f64;
-        for l in (0..LAYERS).rev() {
+        for l in (0..=last).rev() {
             let (earlier, later) = pass.deltas.split_at_mut(l);
             let delta = later[0].slice(s![..n, ..]);
             let input = if l == 0 { x } else { pass.outputs[l - 1].slice(s![..n, ..]) };
@@ -200,14 +209,14 @@ impl Network {
             let Some(before) = earlier.last_mut() else { break };
             let mut before = before.slice_mut(s![..n, ..]);
             general_mat_mul(1.0, &delta, &self.layers[l].weight.t(), 0.0, &mut before);
-            if l == 2 {
+            if l == self.encoder {
                 loss += penalise(sparsity, input, &mut before);
-            } else {
-                let (deltas, values) = (numbers_mut(&mut before), numbers(&input));
-                match self.activation {
-                    Activation::Relu => lanes::slope_of_relu(values.len(), deltas, values),
-                    Activation::Tanh => lanes::slope_of_tanh(values.len(), deltas, values),
-                }
+            }
+            let (deltas, values) = (numbers_mut(&mut before), numbers(&input));
+            match self.activations[l - 1] {
+                Some(Activation::Relu) => lanes::slope_of_relu(values.len(), deltas, values),
+                Some(Activation::Tanh) => lanes::slope_of_tanh(values.len(), deltas, values),
+                None => {}
             }
         }
         loss
@@ -241,14 +250,15 @@ fn numbers_mut<'a>(rows: &'a mut ArrayViewMut2<f32>) -> &'a mut [f32] {
 
 impl Pass {
     pub fn new(network: &Network, capacity: usize) -> Self {
-        let outputs = std::array::from_fn(|l| Array2::zeros((capacity, network.layers[l].bias.len())));
+        let outputs = network.layers.iter().map(|layer| Array2::zeros((capacity, layer.bias.len())));
+        let outputs: Vec<Array2<f32>> = outputs.collect();
         Self { deltas: outputs.clone(), outputs }
     }
 
     /// capacity x inputs; the rows of the last `forward` come first.
     #[cfg(test)]
     fn reconstruction(&self) -> &Array2<f32> {
-        &self.outputs[LAYERS - 1]
+        &self.outputs[self.outputs.len() - 1]
     }
 }
 

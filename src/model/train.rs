@@ -9,7 +9,7 @@ use super::FitError;
 use super::adamw::AdamW;
 use super::bottleneck::Principal;
 use super::hands::Training;
-use super::network::{Dense, LAYERS, Network, Pass};
+use super::network::{Dense, Network, Pass};
 use super::settings::ModelSettings;
 use super::view::Inputs;
 
@@ -52,7 +52,7 @@ pub struct Trainer {
     network: Network,
     optimiser: AdamW,
     pass: Pass,
-    gradients: [Dense; LAYERS],
+    gradients: Vec<Dense>,
     sparsity: f32,
     steps: usize,
 }

@@ -90,7 +90,12 @@ fn forged_contents_are_refused_with_a_reason() {
         (|h, _| h["members"][0]["view"]["window"] = 1_000_000_000.into(), "window = 1000000000"),
         (|h, _| h["members"][0]["view"]["window"] = 2.into(), "expected F32 [6, 16]"),
         (|h, _| h["settings"]["steps"] = 0.into(), "model.steps = 0"),
-        (|h, _| h["members"][0]["activation"] = "softmax".into(), "unknown variant `softmax`"),
+        (|h, _| h["members"][0]["activations"][0] = "softmax".into(), "unknown variant `softmax`"),
+        (|h, _| h["members"][0]["encoder"] = 4.into(), "number of layers that compress = 4, expected 1 to 3"),
+        (
+            |h, _| h["members"][0]["activations"] = serde_json::json!(["relu"]),
+            "layers that compress = 2, expected 1 to 0",
+        ),
         (|_, t| drop(t.remove(0)), "scaler.mean"),
         (|_, t| *tensor(t, "reference.alike") = Tensor::wide(&[1.0, 0.5, 1.0]), "reference.alike = 0.5"),
         (
@@ -115,7 +120,7 @@ fn forged_contents_are_refused_with_a_reason() {
             "inf, expected finite",
         ),
         (|_, t| tensor(t, "member.0.network.0.weight").shape = vec![16, 3], "is F32 [16, 3], expected F32 [3, 16]"),
-        (|_, t| *tensor(t, "member.0.network.1.bias") = Tensor::wide(&[]), "code width = 0"),
+        (|_, t| *tensor(t, "member.0.network.1.bias") = Tensor::wide(&[]), "width of a layer = 0"),
         (|_, t| tensor(t, "member.0.network.0.bias").shape = vec![4, 4], "expected one dimension"),
         (|_, t| tensor(t, "member.0.residual.scale").bytes.fill(0), "expected more than 0"),
         (|_, t| tensor(t, "member.0.residual.whitening").shape = vec![9], "expected F32 [3, 3]"),

@@ -14,7 +14,7 @@ use proto::{
 use super::Model;
 use super::fleet::Fleet;
 use super::member::Member;
-use super::network::Dense;
+use super::network::{Dense, Network};
 use super::scaler::SCALED_MAX;
 use super::settings::Activation;
 use super::view::CONTEXT_RATE;
@@ -109,22 +109,28 @@ impl Model {
             x = graph.node("Concat", &[&x, "average"], "input", &[("axis", 1)]);
         }
         let input = x.clone();
-        for (l, Dense { weight, bias }) in member.network.layers.iter().enumerate() {
+        let Network { layers, activations, encoder } = &member.network;
+        for (l, Dense { weight, bias }) in layers.iter().enumerate() {
             let shape = [weight.nrows(), weight.ncols()];
             let weight = graph.floats(&format!("weight{l}"), &shape, &weight.iter().copied().collect::<Vec<_>>());
             let bias = graph.floats(&format!("bias{l}"), &[bias.len()], &bias.to_vec());
-            let out = ["dense0", "code", "dense2", "reconstruction"][l];
-            x = graph.node("Gemm", &[&x, &weight, &bias], out, &[]);
-            if l % 2 == 0 {
-                let op = match member.network.activation {
-                    Activation::Relu => "Relu",
-                    Activation::Tanh => "Tanh",
-                };
-                x = graph.node(op, &[&x], ["hidden0", "", "hidden2"][l], &[]);
+            let out = match l + 1 {
+                layers if layers == *encoder => "code".to_owned(),
+                layers if layers == activations.len() => "reconstruction".to_owned(),
+                _ => format!("hidden{l}"),
+            };
+            let op = activations[l].map(|activation| match activation {
+                Activation::Relu => "Relu",
+                Activation::Tanh => "Tanh",
+            });
+            let linear = if op.is_some() { format!("dense{l}") } else { out.clone() };
+            x = graph.node("Gemm", &[&x, &weight, &bias], &linear, &[]);
+            if let Some(op) = op {
+                x = graph.node(op, &[&x], &out, &[]);
             }
         }
         graph.node("Sub", &[&x, &input], "residual", &[]);
-        let [inputs, _, code, ..] = member.network.sizes();
+        let (inputs, code) = (member.network.inputs(), member.network.code());
         for (name, width) in [("code", code), ("reconstruction", inputs), ("residual", inputs)] {
             graph.proto.output.push(value(name, FLOAT, &[None, Some(width)]));
         }
