@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::drift;
 use super::learn::trust;
-use crate::model::{AlarmBudget, Model, SensorFacts, TrainingSource};
+use crate::model::{Activation, AlarmBudget, Model, SensorFacts, TrainingSource};
 use crate::service::load;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -31,14 +31,15 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     )?;
     writeln!(out, "trust        {}", trust(&model, &AlarmBudget::default()))?;
     writeln!(out, "profile      {}, {} multiply-adds for a record", model.profile(), model.multiply_adds())?;
-    for ((sizes, code), role) in model.layer_sizes().iter().zip(model.code_widths()).zip(model.roles()) {
+    let networks = model.layer_sizes().into_iter().zip(model.code_widths()).zip(model.activations()).zip(model.roles());
+    for (((sizes, code), activations), role) in networks {
         let widths: Vec<String> = sizes.iter().map(usize::to_string).collect();
         let inputs = sizes[0];
         writeln!(
             out,
-            "network      {}, {:?}: {role}; {inputs} numbers as {code} ({:.1} to 1)",
+            "network      {}, {}: {role}; {inputs} numbers as {code} ({:.1} to 1)",
             widths.join("-"),
-            settings.activation,
+            between(activations),
             inputs as f64 / code as f64
         )?;
     }
@@ -58,6 +59,13 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     writeln!(out, "settings     {}", serde_json::to_string(settings)?)?;
     writeln!(out, "features     {}", model.schema().len())?;
     Ok(sensors(&model, out)?)
+}
+
+/// What stands between layers: one word, where it is the same everywhere.
+fn between(activations: &[Option<Activation>]) -> String {
+    let mut names: Vec<String> = activations.iter().flatten().map(|activation| format!("{activation:?}")).collect();
+    names.dedup();
+    if names.is_empty() { "linear".to_owned() } else { names.join(" and ") }
 }
 
 /// What each network keeps of each sensor, what values it was trained on, and where it is not to be trusted.
@@ -108,6 +116,9 @@ fn remark(kept: f64, still: bool, missing: f64) -> &'static str {
 fn source(source: &TrainingSource) -> String {
     match source {
         TrainingSource::File { name, rows } => format!("file {name}, {rows} rows"),
+        TrainingSource::Network { network, name, rows } => {
+            format!("network {network}, trained elsewhere; calibrated on file {name}, {rows} rows")
+        }
         TrainingSource::Topic { topic, ranges } => {
             let range = |(partition, from, to): &(
                 crate::record::PartitionId,

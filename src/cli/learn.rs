@@ -84,12 +84,11 @@ pub fn told(model: &Model, budget: &AlarmBudget, records: &str) -> String {
         None => String::new(),
         Some((series, _)) => format!(", {series} series each on a scale of its own"),
     };
-    format!(
-        "model {} learned from {} {records}{left_out}{apart}; {}",
-        model.fingerprint(),
-        rows.all,
-        trust(model, budget)
-    )
+    let how = match model.source() {
+        TrainingSource::Network { .. } => "calibrated on",
+        TrainingSource::File { .. } | TrainingSource::Topic { .. } => "learned from",
+    };
+    format!("model {} {how} {} {records}{left_out}{apart}; {}", model.fingerprint(), rows.all, trust(model, budget))
 }
 
 /// How far what a model was learned from goes.

@@ -7,6 +7,7 @@ mod demo;
 mod denoise;
 mod drift;
 mod export;
+mod import;
 mod incidents;
 mod inspect;
 mod learn;
@@ -67,6 +68,8 @@ enum Command {
     Project(Box<project::Args>),
     /// Write a network of a model as ONNX
     Export(export::Args),
+    /// Take over an autoencoder that was trained elsewhere, from ONNX
+    Import(import::Args),
     /// Show what is in a model file
     Inspect(inspect::Args),
     /// Ask a running residua whether it is well
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Denoise(args) => denoise::run(&args, &mut std::io::stdout().lock()),
         Command::Project(args) => project::run(&args, &mut std::io::stdout().lock()),
         Command::Export(args) => export::run(&args, &mut std::io::stdout().lock()),
+        Command::Import(args) => import::run(&args, &mut std::io::stdout().lock()),
         Command::Inspect(args) => inspect::run(&args, &mut std::io::stdout().lock()),
         Command::Probe(args) => probe::run(&args, &mut std::io::stdout().lock()),
     };

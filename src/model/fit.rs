@@ -16,11 +16,11 @@ use super::projection::Plane;
 use super::reference::{BINS, EDGES, Reference};
 use super::residual::{Residuals, SHRINK_MIN, SHRINK_MIN_SLOW};
 use super::scaler::Scaler;
-use super::series::{HeldOut, SeriesRows, Split};
+use super::series::{Cut, HeldOut, SeriesRows, Split};
 use super::settings::{INPUTS_MAX, ModelSettings, Scaling, SettingError, WIDTH_MAX};
 use super::tail::Tail;
 use super::tile::{TILE, Tile};
-use super::view::Inputs;
+use super::view::{Inputs, View};
 use super::{
     ARTIFACT_BYTES_MAX, ArtifactError, Deciding, Known, Model, RowCounts, Statistic, TrainingSource, decision, train,
 };
@@ -28,6 +28,8 @@ use crate::record::Table;
 
 /// Least width of the hidden layers, if that is automatic.
 const HIDDEN_MIN: usize = 16;
+/// Where nothing is trained, every block is held out.
+const EVERY_BLOCK: Cut = Cut { blocks: 40, folds: 1, fold: 0, apart: 0 };
 /// Held-out blocks are dealt into this many parts for calibration (see `Held::cross_fitted`).
 const FOLDS: usize = 4;
 /// Fewest windows to train on, and to calibrate with. Below that nothing learned is worth the name.
@@ -102,6 +104,35 @@ pub fn fit(
         .map_err(FitError::Artifact)
 }
 
+/// A model of a network that was trained elsewhere, for windows of so many records as `scaler` scales them. All records calibrate it.
+pub(super) fn calibrate(
+    table: &Table,
+    scaler: Scaler,
+    window: usize,
+    network: Network,
+    source: TrainingSource,
+) -> Result<Model, FitError> {
+    let rows = SeriesRows::new(table, &scaler);
+    let ordered = rows.ordered();
+    let view = View { window, context: false, clip: 0.0 };
+    let split = rows.cut(window, EVERY_BLOCK);
+    let held_out = split.held_out.len();
+    if held_out < TRAINING_MIN {
+        return Err(FitError::TooFewRecords { rows: rows.rows(), window, training: 0, held_out });
+    }
+    let seen = Inputs::new(&rows, view);
+    let held = Held::of(&seen, &split, &network);
+    let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
+    let (member, held) = calibrated(network, held, (view, 1.0), rows.features, ordered)?;
+    let deciding = decide(&member, &held, ordered);
+    let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out };
+    let known = Known { scaler, fleet: None, reference: Reference::of(&rows), plane };
+    let settings = (ModelSettings::default(), Profile::Fast);
+    Model::new(table.schema.clone(), source, settings, counts, known, vec![member], deciding)
+        .sealed()
+        .map_err(FitError::Artifact)
+}
+
 /// Refuses what cannot be learned before time is spent on it.
 fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> Result<RowCounts, FitError> {
     let mut bytes = 1024 * 1024 + 4 * rows.features * (EDGES + BINS);
@@ -148,18 +179,28 @@ fn learn(
     training: &Training,
 ) -> Result<(Member, Held), FitError> {
     let seen = Inputs::new(rows, part.view);
-    let (network, mut held) = learn_network(&seen, &rows.split(part.view.window), part, settings, training)?;
+    let (network, held) = learn_network(&seen, &rows.split(part.view.window), part, settings, training)?;
     // Calibration can be broken off too.
     training.done(0)?;
-    let ranks = part.weight > 0.0;
+    calibrated(network, held, (part.view, part.weight), rows.features, ordered)
+}
+
+/// Learns from held-out records what the residuals of a network look like.
+fn calibrated(
+    network: Network,
+    mut held: Held,
+    (view, weight): (View, f64),
+    features: usize,
+    ordered: bool,
+) -> Result<(Member, Held), FitError> {
+    let ranks = weight > 0.0;
     let (residuals, distance) = if ranks {
         held.distances = held.cross_fitted(&held.residuals, SHRINK_MIN)?;
         (Residuals::fit(held.residuals.view(), SHRINK_MIN)?, Term::fit(held.distances.clone()))
     } else {
         (Residuals::standard(held.residuals.view()), Term::NONE)
     };
-    let (kept, noise) = (held.kept.clone(), Noise::learn(&held.residuals, rows.features, &held.follows));
-    let (view, weight) = (part.view, part.weight);
+    let (kept, noise) = (held.kept.clone(), Noise::learn(&held.residuals, features, &held.follows));
     let mut member = Member { view, weight, network, kept, noise, residuals, distance, slow: None };
     if ranks && ordered {
         let averages = held.slow_averages(&member);

@@ -4,7 +4,7 @@
 //! (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
 //! (`residual`) -> distance -> level, smoothed per series: the rank. From the residual of one of the networks a statistic that `decision`
 //! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all
-//! together, `artifact` writes and reads the result, `onnx` writes networks for others. `clean` takes noise off, `reference` tells other data than those of training, `projection` draws records as
+//! together, `artifact` writes and reads the result, `onnx` writes networks for others, and `import` takes over theirs. `clean` takes noise off, `reference` tells other data than those of training, `projection` draws records as
 //! points of few dimensions. What a record costs is in `kernel` (dense layers) and `lanes` (all other arithmetic).
 //! The reasons and sources are in docs/detection.md.
 
@@ -18,6 +18,7 @@ mod decision;
 mod fit;
 mod fleet;
 mod hands;
+mod import;
 mod kernel;
 mod lanes;
 mod law;
@@ -48,8 +49,10 @@ pub use decision::{ADOPT_AFTER, HOLD};
 pub use fit::FitError;
 pub use fleet::floats as floats_of_own_scale;
 pub use hands::{Hands, Progress};
+pub use import::{ImportError, Scaled};
 pub use kernel::{Kernel, Room};
 pub use memory::{Memory, MemoryError, SPARE as MEMORY_SPARE};
+pub use onnx::read::{ONNX_BYTES_MAX, OnnxError};
 pub use profile::Profile;
 pub use projection::{Cloud, Plane, Projection};
 pub use settings::{Activation, Auto, ModelSettings, Scaling, SettingError};
@@ -131,8 +134,20 @@ impl Edition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainingSource {
-    Topic { topic: String, ranges: Vec<(PartitionId, Offset, NextOffset)> },
-    File { name: String, rows: usize },
+    Topic {
+        topic: String,
+        ranges: Vec<(PartitionId, Offset, NextOffset)>,
+    },
+    File {
+        name: String,
+        rows: usize,
+    },
+    /// A network from elsewhere, calibrated on a file.
+    Network {
+        network: String,
+        name: String,
+        rows: usize,
+    },
 }
 
 /// Training records, how many of them were left out because they look like faults, and how many windows of the others were
@@ -282,6 +297,11 @@ impl Model {
     /// Of each network, the width of its code.
     pub fn code_widths(&self) -> Vec<usize> {
         self.members.iter().map(|member| member.network.code()).collect()
+    }
+
+    /// Of each network, what follows each of its layers; none: it is linear.
+    pub fn activations(&self) -> Vec<&[Option<Activation>]> {
+        self.members.iter().map(|member| member.network.activations.as_slice()).collect()
     }
 
     /// Of each network, what it is for.

@@ -262,7 +262,7 @@ mod tests {
         assert!(view.seconds.iter().all(|second| second.3 == 2.0));
         assert_eq!((view.anomalies.len(), view.anomalies[0].time.as_str()), (ANOMALIES, "99"));
         assert_eq!((view.points.len(), view.points[POINTS - 1].series.as_str()), (POINTS, "99"));
-        assert_eq!(serde_json::to_string(&view.points[0]).unwrap(), "[0.0,0.0,0.5,\"64\",\"\"]");
+        assert_eq!(serde_json::to_string(&view.points[0]).unwrap(), "[0.0,0.0,0.5,\"53\",\"\"]");
     }
 
     #[test]

@@ -121,3 +121,57 @@ fn python_opens_models_and_a_network_that_is_not_there_is_named() {
     let tensors = done(&run(&python, &["-c", program, &model]));
     assert!(tensors.contains("weight") && tensors.contains("mean"), "{tensors}");
 }
+
+#[test]
+fn networks_from_elsewhere_compute_what_they_do_in_onnxruntime() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().expect("create a folder");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let [data, network, model, scores] = ["rows.csv", "net.onnx", "m.safetensors", "scores.csv"].map(at);
+    std::fs::write(&data, rows(1, 900, 1.0)).expect("write the rows");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/onnx/foreign.py");
+    let kinds = [
+        ("torch", "standard", "-3-", 1),
+        ("keras", "min-max", "-2-", 1),
+        ("whole", "raw", "-3-", 1),
+        ("window", "standard", "24-4-24", 3),
+        ("deep", "standard", "8-7-6-5-3-5-6-7-8", 1),
+    ];
+    for (kind, scaled, layers, window) in kinds {
+        done(&run(&python, &[script, "make", kind, &data, &network]));
+        let import = ["import", "--onnx", &network, &data, "--ignore", "machine", "--scaled", scaled, "--out", &model];
+        let said = done(&residua(&import));
+        assert!(said.contains("calibrated on 900 rows"), "{kind}: {said}");
+        let facts = done(&residua(&["inspect", &model]));
+        assert!(facts.contains("network net.onnx, trained elsewhere") && facts.contains(layers), "{kind}: {facts}");
+        assert!(facts.contains(&format!("window       {window} ")), "{kind}: {facts}");
+        done(&residua(&["score", &data, "--model", &model, "--out", &scores]));
+        let said = done(&run(&python, &[script, "check", kind, &data, &scores, &network]));
+        println!("{kind}: {said}");
+        let (count, off) = said.split_once(" rows compared, residuals differ by ").expect("figures");
+        let off: f64 = off.trim().parse().expect("a number");
+        assert!(count.parse::<usize>().expect("a count") > 890 && off > 0.0 && off <= 1e-5, "{kind}: {said}");
+    }
+}
+
+#[test]
+fn other_graphs_are_refused_by_name() {
+    let dir = tempfile::tempdir().expect("create a folder");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let [data, model, network, again] = ["rows.csv", "m.safetensors", "net.onnx", "again.safetensors"].map(at);
+    std::fs::write(&data, rows(1, 400, 1.0)).expect("write the rows");
+    let train = ["train", "file", &data, "--ignore", "machine", "--out", &model, "--steps", "50"];
+    done(&residua(&[&train[..], &["--profile", "fast"]].concat()));
+    done(&residua(&["export", &model, "--onnx", &network]));
+    let import = |network: &str| {
+        residua(&["import", "--onnx", network, &data, "--ignore", "machine", "--scaled", "raw", "--out", &again])
+    };
+    // It ends with the residual, and takes values that are limited: more than layers.
+    let refused = import(&network);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("operator Clip, expected one of Gemm"), "{said}");
+    std::fs::write(at("notes.onnx"), "no network").expect("write a file");
+    let refused = import(&at("notes.onnx"));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("notes.onnx: read ONNX"), "{said}");
+}

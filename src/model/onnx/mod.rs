@@ -1,6 +1,7 @@
 //! A network as ONNX (opset 17), for whatever runs that: from records in the sensors' own units to what the network makes of them.
 
 mod proto;
+pub mod read;
 
 use std::collections::BTreeMap;
 
@@ -152,7 +153,12 @@ impl Graph {
 
     /// Returns the name of its output.
     fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, i64)]) -> String {
-        let attribute = |(name, i): &(&str, i64)| Attribute { name: (*name).to_owned(), i: *i, r#type: INT };
+        let attribute = |(name, i): &(&str, i64)| Attribute {
+            name: (*name).to_owned(),
+            i: *i,
+            r#type: INT,
+            ..Attribute::default()
+        };
         self.proto.node.push(NodeProto {
             input: inputs.iter().map(|name| (*name).to_owned()).collect(),
             output: vec![output.to_owned()],
@@ -166,7 +172,8 @@ impl Graph {
     fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
         let dims = shape.iter().map(|n| *n as i64).collect();
         let float_data = values.to_vec();
-        let tensor = TensorProto { dims, data_type: FLOAT, float_data, name: name.to_owned(), double_data: Vec::new() };
+        let tensor =
+            TensorProto { dims, data_type: FLOAT, float_data, name: name.to_owned(), ..TensorProto::default() };
         self.proto.initializer.push(tensor);
         name.to_owned()
     }
@@ -175,9 +182,9 @@ impl Graph {
         self.proto.initializer.push(TensorProto {
             dims: vec![values.len() as i64],
             data_type: DOUBLE,
-            float_data: Vec::new(),
             name: name.to_owned(),
             double_data: values.to_vec(),
+            ..TensorProto::default()
         });
         name.to_owned()
     }
