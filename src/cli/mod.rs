@@ -18,6 +18,7 @@ mod quality;
 mod report;
 mod run;
 mod score;
+mod scores;
 mod scoring;
 mod train;
 mod train_file;

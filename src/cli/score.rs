@@ -1,7 +1,6 @@
 //! `residua score`: every row of a file as a model sees it, with what it makes of each sensor.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::csv::{CsvRecords, read_features};
 use super::learn::AlarmArgs;
+use super::scores::{Row, Sheet};
 use super::scoring::Subject;
 use super::{drift, scoring};
 use crate::detector::Verdict;
@@ -18,7 +18,7 @@ use crate::service::load;
 pub struct Args {
     #[command(flatten)]
     subject: Subject,
-    /// Write to this CSV file, for every row: row, series, verdict, score, incident, and of a scored one for each sensor what was rebuilt less what
+    /// Write to this file, as Parquet if its name ends in .parquet, else as CSV, for every row: row, series, verdict, score, incident, and of a scored one for each sensor what was rebuilt less what
     /// was observed, in its own unit, and the latent values
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -44,51 +44,41 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let (CsvRecords { table: records, .. }, absent) = read_features(&args.subject.csv, None, model.schema())?;
     let mut detector = scoring::detector(&model, args.alarms.alarms, args.adopt_after);
     let written = || format!("write {}", args.out.display());
-    let file = BufWriter::new(File::create(&args.out).with_context(written)?);
-    let mut sheet = ::csv::Writer::from_writer(file);
-    let residuals = detector.names().iter().map(|name| format!("residual.{name}"));
-    let latent = (0..model.code_width()).map(|unit| format!("latent.{unit}"));
-    let header: Vec<String> = ["row", "series", "verdict", "score", "incident"].map(str::to_owned).into();
-    let header: Vec<String> = header.into_iter().chain(residuals).chain(latent).collect();
-    sheet.write_record(&header).with_context(written)?;
+    let mut sheet = Sheet::create(&args.out, detector.names(), model.code_width()).with_context(written)?;
     // Rows without any value are not shown to the detector, and are written all the same.
     let mut next = 0;
     let mut counts = Counts::default();
-    let blank = |row: usize, verdict: &str| {
-        let mut cells = vec![String::new(); header.len()];
-        cells[0] = row.to_string();
-        cells[1] = records.name_of(row).to_owned();
-        cells[2] = verdict.to_owned();
-        cells
+    let blank = |row: usize, verdict: &'static str| {
+        let series = records.name_of(row);
+        Row { row, series, verdict, ..Row::default() }
     };
     let incidents = scoring::score(&records, 0, &mut detector, &mut |detector, index, row, verdict| {
         for empty in next..row {
-            sheet.write_record(blank(empty, "empty"))?;
+            sheet.write(blank(empty, "empty"))?;
         }
         next = row + 1;
         let Verdict::Scored { score, flagged, incident } = verdict else {
             counts.warming += 1;
-            return Ok(sheet.write_record(blank(row, "warming"))?);
+            return sheet.write(blank(row, "warming"));
         };
         counts.scored += 1;
         counts.flagged += usize::from(flagged);
-        let mut cells = blank(row, if flagged { "anomaly" } else { "normal" });
-        cells[3] = score.to_string();
-        cells[4] = incident.map(|start| start.0.to_string()).unwrap_or_default();
         let rebuilt = detector.rebuilt(index).unwrap_or_default();
-        let residuals = rebuilt.iter().zip(records.row(row)).map(|(rebuilt, observed)| rebuilt - observed);
         // What is missing has no residual.
-        let residuals: Vec<String> =
-            residuals.map(|r| if r.is_nan() { String::new() } else { r.to_string() }).collect();
-        let latent: Vec<String> = detector.code(index).unwrap_or_default().iter().map(f32::to_string).collect();
-        cells.splice(5.., residuals.into_iter().chain(latent));
-        Ok(sheet.write_record(&cells)?)
+        let residuals = rebuilt.iter().zip(records.row(row)).map(|(rebuilt, observed)| rebuilt - observed).collect();
+        sheet.write(Row {
+            score: Some(score),
+            incident: incident.map(|start| start.0),
+            residuals,
+            latent: detector.code(index).unwrap_or_default(),
+            ..blank(row, if flagged { "anomaly" } else { "normal" })
+        })
     });
     let incidents = incidents.with_context(written)?;
     for empty in next..records.rows() {
-        sheet.write_record(blank(empty, "empty")).with_context(written)?;
+        sheet.write(blank(empty, "empty")).with_context(written)?;
     }
-    sheet.flush().with_context(written)?;
+    sheet.finish().with_context(written)?;
     if !absent.is_empty() {
         writeln!(out, "not in the file, so missing in every row: {}", absent.join(", "))?;
     }
@@ -105,6 +95,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::path::Path;
 
     use super::*;
@@ -114,6 +105,13 @@ mod tests {
 
     /// Scores a file by a model of 600 rows of four sensors.
     fn scored(folder: &Path, text: &str) -> Result<(String, Vec<Vec<String>>)> {
+        let said = score(folder, text, "scores.csv")?;
+        let mut sheet = ::csv::ReaderBuilder::new().has_headers(false).from_path(folder.join("scores.csv"))?;
+        let cells = sheet.records().map(|row| Ok(row?.iter().map(str::to_owned).collect())).collect::<Result<_>>()?;
+        Ok((said, cells))
+    }
+
+    fn score(folder: &Path, text: &str, out: &str) -> Result<String> {
         let place = |name: &str| folder.join(name);
         let row = |row: &[f64]| row.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
         let rows: Vec<String> = plane(1, 600, 4, 2).chunks_exact(4).map(row).collect();
@@ -125,14 +123,12 @@ mod tests {
         said.clear();
         let args = Args {
             subject: Subject { csv: csv("new.csv"), model: place("m.safetensors") },
-            out: place("scores.csv"),
+            out: place(out),
             alarms: AlarmArgs::default(),
             adopt_after: 400,
         };
         run(&args, &mut said)?;
-        let mut sheet = ::csv::ReaderBuilder::new().has_headers(false).from_path(place("scores.csv"))?;
-        let cells = sheet.records().map(|row| Ok(row?.iter().map(str::to_owned).collect())).collect::<Result<_>>()?;
-        Ok((String::from_utf8(said)?, cells))
+        Ok(String::from_utf8(said)?)
     }
 
     #[test]
@@ -166,6 +162,47 @@ mod tests {
         for row in cells[1..].iter().filter(|row| row[2] == "normal") {
             assert!(row[9..].iter().all(|v| v.parse::<f32>().unwrap().is_finite()), "{row:?}");
         }
+    }
+
+    #[test]
+    fn parquet_has_what_csv_has() {
+        use parquet::file::reader::{FileReader, SerializedFileReader};
+        use parquet::record::Field;
+        let folder = tempfile::tempdir().unwrap();
+        let rows: Vec<String> = plane(2, 100, 4, 2)
+            .chunks_exact(4)
+            .enumerate()
+            .map(|(i, r)| match i {
+                7 => ",,,".to_owned(),
+                9 => format!("{},,{},{}", r[0], r[2], r[3] + 900.0),
+                _ => r.iter().map(f64::to_string).collect::<Vec<_>>().join(","),
+            })
+            .collect();
+        let text = format!("a,b,c,d\n{}\n", rows.join("\n"));
+        let (said, cells) = scored(folder.path(), &text).unwrap();
+        assert_eq!(score(folder.path(), &text, "scores.parquet").unwrap(), said);
+        let file = File::open(folder.path().join("scores.parquet")).unwrap();
+        let reader = SerializedFileReader::new(file).unwrap();
+        assert_eq!(reader.metadata().file_metadata().num_rows(), 100);
+        let mut count = 0;
+        for (row, cells) in reader.get_row_iter(None).unwrap().zip(&cells[1..]) {
+            let row = row.unwrap();
+            let row: Vec<(&String, &Field)> = row.get_column_iter().collect();
+            assert_eq!(row.len(), cells.len());
+            for ((name, field), cell) in row.into_iter().zip(cells) {
+                let text = match field {
+                    Field::Null => String::new(),
+                    Field::Str(text) => text.clone(),
+                    Field::Long(v) => v.to_string(),
+                    Field::Double(v) => v.to_string(),
+                    Field::Float(v) => v.to_string(),
+                    other => panic!("{name}: {other}"),
+                };
+                assert_eq!(text, *cell, "{name}");
+                count += usize::from(!cell.is_empty());
+            }
+        }
+        assert!(count > 700, "{count} cells");
     }
 
     #[test]
