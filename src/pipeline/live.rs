@@ -17,6 +17,8 @@ pub(super) const INCIDENTS_MAX: usize = 20;
 const POINTS: usize = 600;
 /// Records of a batch that are placed on the map.
 const POINTS_OF_BATCH: usize = 16;
+/// And flagged ones beside those, if they are few.
+const FLAGGED_OF_BATCH: usize = 4;
 
 /// All workers together.
 pub struct Live {
@@ -220,7 +222,8 @@ impl Glance {
     /// Whether record `index` of a batch of so many has a place on the map: some of them, and flagged ones as far as there is room.
     pub fn wants(&self, index: usize, of: usize, flagged: bool) -> bool {
         let step = of.div_ceil(POINTS_OF_BATCH).max(1);
-        self.watched && (index.is_multiple_of(step) || (flagged && self.points.len() < 2 * POINTS_OF_BATCH))
+        self.watched
+            && (index.is_multiple_of(step) || (flagged && self.points.len() < POINTS_OF_BATCH + FLAGGED_OF_BATCH))
     }
 
     pub fn point(&mut self, point: Point) {
