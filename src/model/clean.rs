@@ -13,6 +13,8 @@ use smartcore::linalg::basic::arrays::Array;
 use smartcore::linalg::basic::matrix::DenseMatrix;
 use smartcore::linalg::traits::cholesky::CholeskyDecomposable;
 
+use super::Model;
+
 /// Newest records of a window whose residuals are looked at, at most.
 pub const TAPS: usize = 5;
 /// In standard deviations of the noise: beyond, a residual is less and less likely to be noise ...
@@ -33,6 +35,26 @@ pub struct Noise {
     pub common: f32,
     /// What each residual of the window says of that part of the newest one which is no noise; the newest last. Shorter windows have zeros before.
     pub taps: [f32; TAPS],
+}
+
+impl Model {
+    /// The newest record of an input of the last network, scaled, without its noise; where a value is missing, what is rebuilt. `residual`:
+    /// reconstruction less input.
+    pub(crate) fn clean(&self, input: &[f32], rebuilt: &[f32], residual: &[f32]) -> Vec<f32> {
+        let Some(member) = self.members.last() else { return Vec::new() };
+        let (features, newest) = (self.schema.len(), input.len() - self.schema.len());
+        let (mean, _) = member.residuals.numbers();
+        let value = |j: usize| {
+            let observed = input[newest + j];
+            if observed.is_nan() {
+                return if rebuilt[newest + j].is_finite() { rebuilt[newest + j] } else { 0.0 };
+            }
+            let window = (j..input.len()).step_by(features);
+            let off = window.map(|at| if input[at].is_nan() { f32::NAN } else { mean[at] - residual[at] });
+            member.noise[j].clean(observed, off)
+        };
+        (0..features).map(value).collect()
+    }
 }
 
 impl Noise {

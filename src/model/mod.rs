@@ -15,6 +15,7 @@ mod audit;
 mod bottleneck;
 mod clean;
 mod decision;
+mod facts;
 mod fit;
 mod fleet;
 mod hands;
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 pub use alarms::{AlarmBudget, AlarmBudgetError};
 pub use artifact::ArtifactError;
 pub use decision::{ADOPT_AFTER, HOLD};
+pub use facts::SensorFacts;
 pub use fit::FitError;
 pub use fleet::floats as floats_of_own_scale;
 pub use hands::{Hands, Progress};
@@ -92,20 +94,6 @@ pub struct Model {
     places: Places,
     /// Hexadecimal SHA-256 of the artifact.
     checksum: String,
-}
-
-/// What a model says of one sensor.
-#[derive(Clone, Debug)]
-pub struct SensorFacts<'a> {
-    pub name: &'a str,
-    /// Least and largest scaled value that was trained on; both 0 where there was none.
-    pub range: (f32, f32),
-    /// Share of the training records in which it is missing.
-    pub missing: f64,
-    /// Of each network, the share of the sensor's variance over held-out records that survives being compressed and rebuilt.
-    pub kept: Vec<f32>,
-    /// Standard deviation of the sensor's noise, scaled, as the network that decides sees it.
-    pub noise: f32,
 }
 
 /// What is known of the training records.
@@ -249,91 +237,6 @@ impl Model {
         Self { schema, source, settings, profile, rows, known, members, kernels, deciding, places, checksum }
     }
 
-    /// First 16 hexadecimal digits of the artifact's SHA-256.
-    pub fn fingerprint(&self) -> &str {
-        &self.checksum[..16]
-    }
-
-    /// All 64 hexadecimal digits.
-    pub fn checksum(&self) -> &str {
-        &self.checksum
-    }
-
-    pub fn schema(&self) -> &Schema {
-        &self.schema
-    }
-
-    pub fn source(&self) -> &TrainingSource {
-        &self.source
-    }
-
-    pub fn settings(&self) -> &ModelSettings {
-        &self.settings
-    }
-
-    pub fn rows(&self) -> RowCounts {
-        self.rows
-    }
-
-    pub fn profile(&self) -> Profile {
-        self.profile
-    }
-
-    /// Records that a series must have; until then it is warming.
-    pub fn window(&self) -> usize {
-        self.places.ring.len() / self.schema.len()
-    }
-
-    /// Whether the training records had an order in time; only then are levels smoothed and followed.
-    pub fn ordered(&self) -> bool {
-        matches!(self.deciding, Deciding::Laws(_))
-    }
-
-    /// Of each network, the widths of its input and of what each layer gives.
-    pub fn layer_sizes(&self) -> Vec<Vec<usize>> {
-        self.members.iter().map(|member| member.network.sizes()).collect()
-    }
-
-    /// Of each network, the width of its code.
-    pub fn code_widths(&self) -> Vec<usize> {
-        self.members.iter().map(|member| member.network.code()).collect()
-    }
-
-    /// Of each network, what follows each of its layers; none: it is linear.
-    pub fn activations(&self) -> Vec<&[Option<Activation>]> {
-        self.members.iter().map(|member| member.network.activations.as_slice()).collect()
-    }
-
-    /// Of each network, what it is for.
-    pub fn roles(&self) -> impl Iterator<Item = &'static str> {
-        let last = self.members.len() - 1;
-        self.members.iter().enumerate().map(move |(at, member)| match (member.weight > 0.0, at == last) {
-            (true, true) => "ranks and decides",
-            (true, false) => "ranks",
-            (false, _) => "decides",
-        })
-    }
-
-    /// Series that have means and scales of their own, and the records from which any other learns them; none if all have the common ones.
-    pub fn scaled_apart(&self) -> Option<(usize, usize)> {
-        self.known.fleet.as_ref().map(|fleet| (fleet.series.len(), fleet::LEARNING))
-    }
-
-    /// Multiply-adds for one record of a series.
-    pub fn multiply_adds(&self) -> usize {
-        let network = |sizes: Vec<usize>| sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>();
-        let whitenings = |member: &Member| {
-            let square = |of: &residual::Residuals| of.whitening.as_ref().map_or(0, |matrix| matrix.len());
-            square(&member.residuals) + member.slow.as_ref().map_or(0, |slow| square(&slow.residuals))
-        };
-        self.members.iter().map(|member| network(member.network.sizes()) + whitenings(member)).sum()
-    }
-
-    /// Numbers that a series is remembered by: f32 and f64.
-    pub fn memory_sizes(&self) -> (usize, usize) {
-        (self.places.len, self.members.len() + decision::Watch::NUMBERS)
-    }
-
     #[cfg(test)]
     pub(crate) fn scaler(&self) -> &Scaler {
         &self.known.scaler
@@ -359,15 +262,6 @@ impl Model {
                 levels: RARITIES.map(|rarity| tail.level(rarity)),
             },
         }
-    }
-
-    /// The factor, at least 1, within which the alarm budget is met at first (one standard error): few records say little of what is rare.
-    pub fn doubt(&self, budget: &AlarmBudget) -> f64 {
-        let error = match &self.deciding {
-            Deciding::Laws(laws) => Decision::new(*laws, budget, 0.0).doubt(self.rows.held_out),
-            Deciding::Tail(tail) => tail.doubt(budget.rate(), self.rows.held_out),
-        };
-        error.exp()
     }
 
     /// What is remembered of a series before its first record.
@@ -437,25 +331,6 @@ impl Model {
         seen.take(&self.known.reference, scaled);
     }
 
-    /// How what was seen differs from the training records, of each sensor, the farthest first; nothing where nothing was seen.
-    pub fn drifts(&self, seen: &Seen) -> Vec<Drift> {
-        self.known.reference.drifts(seen)
-    }
-
-    /// A scaled value of sensor `j` in its own unit; where series have scales of their own there is no one value.
-    pub fn in_own_unit(&self, j: usize, scaled: f32) -> Option<f64> {
-        self.known.fleet.is_none().then(|| self.known.scaler.unscale(j, &[], scaled))
-    }
-
-    /// What is known of each sensor, in the order of the schema.
-    pub fn sensors(&self) -> impl Iterator<Item = SensorFacts<'_>> {
-        self.schema().names().zip(&self.known.reference.sensors).enumerate().map(|(j, (name, sensor))| {
-            let kept = self.members.iter().map(|member| member.kept[j]).collect();
-            let noise = self.members.last().map_or(0.0, |member| member.noise[j].deviation);
-            SensorFacts { name, range: sensor.range(), missing: sensor.missing(), kept, noise }
-        })
-    }
-
     /// Networks.
     pub(crate) fn members(&self) -> usize {
         self.members.len()
@@ -497,29 +372,6 @@ impl Model {
     /// Where such a code lies on the map of held-out records, in standard deviations from its middle.
     pub(crate) fn place(&self, code: &[f32]) -> [f32; 2] {
         self.known.plane.place(code)
-    }
-
-    /// How many numbers that are.
-    pub fn code_width(&self) -> usize {
-        self.members[0].network.code()
-    }
-
-    /// The newest record of an input of the last network, scaled, without its noise; where a value is missing, what is rebuilt. `residual`:
-    /// reconstruction less input.
-    pub(crate) fn clean(&self, input: &[f32], rebuilt: &[f32], residual: &[f32]) -> Vec<f32> {
-        let Some(member) = self.members.last() else { return Vec::new() };
-        let (features, newest) = (self.schema.len(), input.len() - self.schema.len());
-        let (mean, _) = member.residuals.numbers();
-        let value = |j: usize| {
-            let observed = input[newest + j];
-            if observed.is_nan() {
-                return if rebuilt[newest + j].is_finite() { rebuilt[newest + j] } else { 0.0 };
-            }
-            let window = (j..input.len()).step_by(features);
-            let off = window.map(|at| if input[at].is_nan() { f32::NAN } else { mean[at] - residual[at] });
-            member.noise[j].clean(observed, off)
-        };
-        (0..features).map(value).collect()
     }
 
     /// Whether network `member` has a slow average of its residuals.
