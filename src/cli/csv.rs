@@ -72,11 +72,17 @@ pub fn read_features(args: &CsvArgs, label: Option<&str>, schema: &Schema) -> Re
     Ok((CsvRecords { table, labels }, absent))
 }
 
-/// Writes the file again, as plain CSV, with the features of the schema as `values` have them (by row, in the schema's order; None: as they were).
+/// Writes the file again, as plain CSV, with the features of the schema as `values` have them (by row, in the schema's order; None: as they were); but not
+/// those that are named as absent.
 ///
 /// # Errors
 /// The file cannot be read again, or `to` not be written.
-pub fn rewrite(args: &CsvArgs, to: &Path, schema: &Schema, values: &[Option<Vec<f64>>]) -> Result<()> {
+pub fn rewrite(
+    args: &CsvArgs,
+    to: &Path,
+    (schema, absent): (&Schema, &[String]),
+    values: &[Option<Vec<f64>>],
+) -> Result<()> {
     let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
     let mut reader = ReaderBuilder::new().from_reader(unzipped(file)?);
     let written = || format!("write {}", to.display());
@@ -88,8 +94,9 @@ pub fn rewrite(args: &CsvArgs, to: &Path, schema: &Schema, values: &[Option<Vec<
     let mut writer = ::csv::Writer::from_writer(BufWriter::new(File::create(to).with_context(written)?));
     let header = reader.headers()?.clone();
     writer.write_record(&header).with_context(written)?;
-    let places: Vec<Option<usize>> =
-        header.iter().map(|column| schema.names().position(|name| name == column)).collect();
+    // What was left out when it was read is as absent as what is not there.
+    let place = |column: &str| schema.names().position(|name| name == column && !absent.iter().any(|a| a == column));
+    let places: Vec<Option<usize>> = header.iter().map(place).collect();
     let mut row = StringRecord::new();
     for values in values {
         if !reader.read_record(&mut row)? {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 use super::csv::{CsvArgs, CsvRecords, read_features, rewrite};
-use super::scoring::{self, Subject};
+use super::scoring::{self, Subject, is_kept};
 use crate::detector::{Detector, Verdict};
 use crate::model::{ADOPT_AFTER, AlarmBudget, Cloud, Model};
 use crate::record::Table;
@@ -16,8 +16,10 @@ use crate::service::load;
 
 /// Records that moving averages are over; the best of them counts.
 const AVERAGES: [usize; 5] = [2, 3, 5, 9, 17];
-/// Numbers that principal components are fitted to, at most: some copies are held at a time.
+/// Numbers that principal components are fitted to, about; of more rows, evenly spaced ones. Some copies are held at a time.
 const NUMBERS_MAX: usize = 4_000_000;
+/// Inputs, for them.
+const PRINCIPAL_MAX: usize = 1_024;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
@@ -40,16 +42,18 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let mut detector = scoring::detector(&model, AlarmBudget::default(), ADOPT_AFTER);
     let mut clean: Vec<Option<Vec<f64>>> = vec![None; records.rows()];
     let mut seen = Seen::default();
+    let width = model.layer_sizes().last().map_or(1, |sizes| sizes[0]);
+    let room = NUMBERS_MAX / width.max(1);
     scoring::score(&records, 0, &mut detector, &mut |detector, index, row, verdict| {
         if matches!(verdict, Verdict::Scored { .. }) {
             clean[row] = detector.clean(index);
-            if args.truth.is_some() {
+            if args.truth.is_some() && is_kept(row, records.rows(), room) {
                 seen.take(detector, index, row);
             }
         }
         Ok(())
     })?;
-    rewrite(&args.subject.csv, &args.out, model.schema(), &clean)?;
+    rewrite(&args.subject.csv, &args.out, (model.schema(), &absent), &clean)?;
     if !absent.is_empty() {
         writeln!(out, "not in the file, so not cleaned: {}", absent.join(", "))?;
     }
@@ -86,8 +90,7 @@ struct Seen {
 impl Seen {
     fn take(&mut self, detector: &Detector, index: usize, row: usize) {
         let last = detector.model().roles().count() - 1;
-        if let Some(input) = detector.input(last, index).filter(|input| self.inputs.len() + input.len() <= NUMBERS_MAX)
-        {
+        if let Some(input) = detector.input(last, index) {
             self.inputs.extend_from_slice(input);
             self.rows.push(row);
         }
@@ -145,6 +148,7 @@ fn compare(
     let (width, averaged) = best.unwrap_or((0, vec![Power::default(); features]));
     let code = model.code_widths().last().copied().unwrap_or(0);
     let inputs = model.layer_sizes().last().map_or(0, |sizes| sizes[0]);
+    let code = code.min(inputs);
     let principal = principal(model, seen, inputs, code)?;
     let ours = |at: usize, j: usize| clean[seen.rows[at]].as_ref().map_or(f64::NAN, |row| row[j]);
     let all = [
@@ -204,9 +208,12 @@ fn moving_average(table: &Table, width: usize) -> Vec<f64> {
 }
 
 /// What principal components of what the network sees make of the newest record, fitted to these very rows (a favour to them): scaled, rows x
-/// features. None where series have scales of their own.
+/// features. None where series have scales of their own, or there are so many inputs that it would take too long.
 fn principal(model: &Model, seen: &Seen, inputs: usize, code: usize) -> Result<Vec<Option<f32>>> {
     let features = model.schema().len();
+    if inputs > PRINCIPAL_MAX {
+        return Ok(vec![None; seen.rows.len() * features]);
+    }
     let cloud =
         Cloud::new(inputs, seen.inputs.clone()).context("compare with principal components: no row is cleaned")?;
     let all: Vec<usize> = (0..cloud.rows()).collect();
@@ -301,6 +308,16 @@ mod tests {
         let (was, filled) = (rows[100].split(',').nth(3).unwrap().parse::<f64>().unwrap(), cell(100, 3).parse::<f64>());
         assert!((filled.unwrap() - was).abs() < 25.0, "{} {was}", cell(100, 3));
         assert_eq!(cell(200, 2), "5000.125", "what no noise is stays as it is");
+        // A sensor that is left out is none of its business.
+        let (said, clean) = denoised(folder.path(), |args| {
+            (args.truth, args.subject.csv.file) = (None, new.clone());
+            args.subject.csv.ignore.push("c".to_owned());
+        })
+        .unwrap();
+        assert!(said.contains("not cleaned: c\n"), "{said}");
+        let third =
+            |text: &str| text.lines().map(|line| line.split(',').nth(3).unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(third(&clean), third(&text.join("\n")));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::csv::CsvArgs;
 use super::incidents::{self, Found};
-use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict};
+use crate::detector::{Arrival, Detector, DetectorSettings, SeriesSettings, Verdict, even_place};
 use crate::incident::{IncidentSettings, Span};
 use crate::model::{AlarmBudget, Model};
 use crate::record::{EventTime, Offset, PartitionId, Position, Table};
@@ -63,4 +63,26 @@ pub fn score(
     found.extend(incidents::over(detector.told(), &names));
     found.sort_by_key(|incident| incident.start);
     Ok(found)
+}
+
+/// Whether the record at this place is among about `room` of `count`, which lie evenly: where machines take turns, each has its share.
+pub fn is_kept(at: usize, count: usize, room: usize) -> bool {
+    count <= room || even_place(at as u64) < room as f64 / count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_machines_that_take_turns_each_has_its_share() {
+        for machines in 2..12 {
+            let kept: Vec<usize> = (0..60_000).filter(|at| is_kept(*at, 60_000, 20_000)).collect();
+            assert!(kept.len().abs_diff(20_000) < 50, "{}", kept.len());
+            for machine in 0..machines {
+                let share = kept.iter().filter(|at| *at % machines == machine).count() * machines;
+                assert!(share.abs_diff(20_000) < 1_000, "machine {machine} of {machines}: {share}");
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Detector;
 use crate::incident::Incident;
-use crate::record::{PartitionId, Sensor};
+use crate::record::{EventTime, PartitionId, Sensor};
 
 /// Sensors named in one explanation; the rest share `other_share`.
 pub const SENSORS_MAX: usize = 64;
@@ -114,20 +114,21 @@ impl Detector {
     /// and what is expected for that. Costs one forward pass for each.
     pub fn open(&mut self, most: usize) -> Vec<Open> {
         let Self { model, tiles, names, partitions, .. } = self;
-        let mut found: Vec<(PartitionId, Arc<str>, Incident)> = Vec::new();
+        let mut found: Vec<(EventTime, PartitionId, Arc<str>)> = Vec::new();
         for (&partition, table) in partitions.iter_mut().filter(|(_, table)| table.open_incidents() > 0) {
             table.each(|series, state| {
                 if let Some(incident) = state.incident.open() {
-                    found.push((partition, Arc::clone(series), incident.clone()));
+                    found.push((incident.last_time, partition, Arc::clone(series)));
                 }
             });
         }
-        found.sort_by(|a, b| b.2.last_time.cmp(&a.2.last_time).then_with(|| a.1.cmp(&b.1)));
+        found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2.cmp(&b.2)));
         found.truncate(most);
         let last = model.members() - 1;
-        let now = |(partition, series, incident): (PartitionId, Arc<str>, Incident)| {
+        let now = |(_, partition, series): (EventTime, PartitionId, Arc<str>)| {
             let table = partitions.get_mut(&partition)?;
             let state = table.state(table.known(&series)?);
+            let incident = state.incident.open()?.clone();
             let mut input = Vec::new();
             state.input(model, last, &mut input);
             let tile = tiles.get_mut(last)?;

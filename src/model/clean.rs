@@ -89,9 +89,10 @@ impl Noise {
     /// each record of the window, oldest first; NaN = missing, the newest is not.
     pub fn clean(&self, observed: f32, residuals: impl DoubleEndedIterator<Item = f32>) -> f32 {
         let Self { deviation, common, taps } = self;
-        let (mut sum, mut n, mut known, mut newest) = (0.0f32, 0.0f32, 0.0, f32::NAN);
+        let (mut sum, mut n, mut known, mut newest, mut all) = (0.0f32, 0.0f32, 0.0, f32::NAN, 0.0f32);
         for (age, (residual, tap)) in residuals.rev().zip(taps.iter().rev()).enumerate() {
             newest = if age == 0 { residual } else { newest };
+            all += 1.0;
             if !residual.is_nan() {
                 (sum, n, known) = (sum + residual, n + 1.0, known + tap * residual);
             }
@@ -101,7 +102,8 @@ impl Noise {
             return observed;
         }
         let mean = sum / n;
-        let evidence = (mean / common).powi(2);
+        // The mean of fewer varies more.
+        let evidence = (mean / common).powi(2) * n / all;
         let changed = if evidence > 1.0 { (1.0 - 1.0 / evidence) * mean } else { 0.0 };
         let stays = known + (1.0 - taps.iter().sum::<f32>()) * changed;
         let off = (newest - stays) / deviation;
@@ -122,11 +124,11 @@ fn deviation(value: &dyn Fn(usize) -> f64, rows: usize, follows: &[bool]) -> f64
     // What decays from one record to the next as it does to the one after (an autoregressive process of order 1) began at this variance.
     let began = if second > 0.0 { next * next / second } else { 0.0 };
     let lasting = if next > 0.0 { began.max(next).min(all) } else { 0.0 };
-    let ordinary = if follows.contains(&true) {
-        let steps = (1..rows).filter(|&row| follows[row]).map(|row| value(row) - value(row - 1));
-        median_size(steps) / 2f64.sqrt()
-    } else {
-        median_size((0..rows).map(value))
+    let steps = (1..rows).filter(|&row| follows[row]).map(|row| value(row) - value(row - 1));
+    // Where no record follows another, or a sensor is in every other one at most, there are none.
+    let ordinary = match median_size(steps) {
+        Some(size) => size / 2f64.sqrt(),
+        None => median_size((0..rows).map(value)).unwrap_or(0.0),
     };
     // What jumps now and then has few large steps: no noise.
     (all - lasting).max(0.0).sqrt().min(ordinary / MEDIAN_SIZE)
@@ -138,11 +140,11 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     if n > 0.0 { sum / n } else { 0.0 }
 }
 
-/// Of what is present; 0 of nothing.
-fn median_size(values: impl Iterator<Item = f64>) -> f64 {
+/// Of what is present.
+fn median_size(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut sizes: Vec<f64> = values.filter(|v| !v.is_nan()).map(f64::abs).collect();
     let middle = sizes.len() / 2;
-    if sizes.is_empty() { 0.0 } else { *sizes.select_nth_unstable_by(middle, f64::total_cmp).1 }
+    (!sizes.is_empty()).then(|| *sizes.select_nth_unstable_by(middle, f64::total_cmp).1)
 }
 
 /// Of a positive definite matrix; none of one that is not.
@@ -188,6 +190,16 @@ mod tests {
         // Where rows have nothing to do with each other all of it is noise.
         let alone = Noise::learn(&values, 3, &[false; 20_000]);
         assert!((alone[1].deviation - 1.0).abs() < 0.05 && alone[0].deviation > 2.0, "{alone:?}");
+    }
+
+    #[test]
+    fn the_noise_of_a_sensor_that_is_in_every_other_record_is_found_too() {
+        let mut values = windows(20_001);
+        for (row, mut of) in values.rows_mut().into_iter().enumerate() {
+            of[1 + 3 * (row % 2)] = f32::NAN;
+        }
+        let found = Noise::learn(&values, 3, &[true; 20_000])[1];
+        assert!((found.deviation - 1.0).abs() < 0.05, "{found:?}");
     }
 
     #[test]

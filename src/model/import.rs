@@ -10,10 +10,13 @@ use super::artifact::LAYERS_MAX;
 use super::fit::{self, FitError};
 use super::network::{Dense, Network};
 use super::onnx::read::{self, OnnxError, Step, spread};
-use super::scaler::Scaler;
+use super::scaler::{Scaler, is_trained_on, moves};
 use super::settings::{Activation, WIDTH_MAX, WINDOW_MAX};
 use super::{Model, TrainingSource};
 use crate::record::Table;
+
+/// Values of an activation that gets a linear layer, as it has none: that costs their square.
+const ALONE_MAX: usize = 512;
 
 /// How the values were scaled that a network was trained on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +68,11 @@ pub enum ImportError {
         "use a network that does not compress: its narrowest layer has {narrowest} values, the records have {inputs}"
     )]
     Copy { narrowest: usize, inputs: usize },
+    #[error(
+        "use a network with an activation of {width} values that no linear layer of its own comes before or after: expected at most {ALONE_MAX}; leave \
+         out the one after the last layer"
+    )]
+    Alone { width: usize },
     #[error("use the network: a weight is {0} in f32")]
     Overflow(f64),
     #[error(transparent)]
@@ -106,7 +114,8 @@ struct Theirs {
 impl Theirs {
     fn of(scaled: Scaled, ours: &Scaler, table: &Table) -> Self {
         let of = |j: usize| {
-            let present = || (0..table.rows()).map(|row| table.row(row)[j]).filter(|v| v.is_finite());
+            let present = || (0..table.rows()).map(|row| table.row(row)[j]).filter(|v| is_trained_on(*v));
+            let size = present().map(f64::abs).fold(0.0, f64::max);
             let (mean, scale) = (ours.mean[j], ours.scale[j]);
             let n = present().count().max(1) as f64;
             let (shift, unit) = match scaled {
@@ -121,8 +130,8 @@ impl Theirs {
                     (mean, (present().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt())
                 }
             };
-            // What does not move has no scale: it is taken as 1, as others do.
-            let unit = if unit > f64::MIN_POSITIVE { unit } else { 1.0 };
+            // What does not move has no scale: it is taken as 1, as others do. Of a deviation that is only rounding too.
+            let unit = if moves(unit, size) { unit } else { 1.0 };
             (scale / unit, (mean - shift) / unit)
         };
         let (times, plus) = (0..table.schema.len()).map(of).unzip();
@@ -177,19 +186,33 @@ impl Pending {
     }
 
     /// As part of the last layer, or as a layer of its own: then something linear comes last.
-    fn done(self, layers: &mut Vec<Layer>) {
+    fn done(self, layers: &mut Vec<Layer>) -> Result<(), ImportError> {
+        let width = self.times.len();
         match layers.last_mut().filter(|last| last.activation.is_none() && self.slope.is_none()) {
             Some(last) => last.each(&self.times, &self.plus),
-            None => layers.push(self.and(&Array2::eye(self.times.len()), &Array1::zeros(self.times.len()))),
+            None if width > ALONE_MAX => return Err(ImportError::Alone { width }),
+            None => layers.push(self.and(&Array2::eye(width), &Array1::zeros(width))),
         }
+        Ok(())
     }
 }
 
 /// Dense layers that do what the steps do; the code is the narrowest of what dense layers among the steps give, the first of these.
 fn network(steps: &[Step], inputs: usize) -> Result<Network, ImportError> {
     let mut layers: Vec<Layer> = Vec::new();
-    // Widths of what the steps' own layers give, and which layers they are.
-    let mut widths: Vec<(usize, usize)> = Vec::new();
+    // Of what the steps' own layers give; the last of them gives the output.
+    let widths: Vec<usize> = steps
+        .iter()
+        .filter_map(|step| if let Step::Dense(weight, _) = step { Some(weight.ncols()) } else { None })
+        .collect();
+    let inner = widths.iter().take(widths.len().saturating_sub(1)).enumerate();
+    let (narrowest, width) = inner.min_by_key(|(_, width)| **width).map_or((0, inputs), |(at, width)| (at, *width));
+    // It could learn to copy, and nothing would be strange.
+    if width >= inputs {
+        return Err(ImportError::Copy { narrowest: width, inputs });
+    }
+    // Own layers that came, and layers up to the code.
+    let (mut own, mut encoder) = (0, 0);
     let mut pending = Pending::nothing(inputs);
     for step in steps {
         let width = pending.times.len();
@@ -205,14 +228,17 @@ fn network(steps: &[Step], inputs: usize) -> Result<Network, ImportError> {
             }
             Step::Dense(weight, bias) => {
                 let layer = pending.and(weight, &Array1::from(each(bias, weight.ncols())?));
-                widths.push((weight.ncols(), layers.len()));
                 layers.push(layer);
+                if own == narrowest {
+                    encoder = layers.len();
+                }
+                own += 1;
                 pending = Pending::nothing(weight.ncols());
                 continue;
             }
             _ => {}
         }
-        pending.done(&mut layers);
+        pending.done(&mut layers)?;
         pending = Pending::nothing(width);
         let Some(last) = layers.last_mut() else { continue };
         match step {
@@ -226,19 +252,18 @@ fn network(steps: &[Step], inputs: usize) -> Result<Network, ImportError> {
                 last.bias = concatenate![Axis(0), last.bias, -&last.bias];
                 last.activation = Some(Activation::Relu);
                 pending.slope = Some(*slope);
+                if own == narrowest + 1 && encoder == layers.len() {
+                    // The code has as many values as it should, not twice as many.
+                    pending.done(&mut layers)?;
+                    pending = Pending::nothing(width);
+                    encoder = layers.len();
+                }
             }
             Step::Tanh => last.activation = Some(Activation::Tanh),
             _ => last.activation = Some(Activation::Relu),
         }
     }
-    pending.done(&mut layers);
-    // The last of the steps' own layers gives the output.
-    let inner = widths.iter().take(widths.len().saturating_sub(1));
-    let &(narrowest, at) = inner.min_by_key(|(width, _)| *width).unwrap_or(&(inputs, 0));
-    // It could learn to copy, and nothing would be strange.
-    if narrowest >= inputs {
-        return Err(ImportError::Copy { narrowest, inputs });
-    }
+    pending.done(&mut layers)?;
     if layers.len() > LAYERS_MAX {
         return Err(ImportError::TooDeep { layers: layers.len() });
     }
@@ -248,7 +273,7 @@ fn network(steps: &[Step], inputs: usize) -> Result<Network, ImportError> {
     }
     let activations = layers.iter().map(|layer| layer.activation).collect();
     let layers = layers.into_iter().map(rounded).collect::<Result<Vec<_>, _>>()?;
-    Ok(Network { layers, activations, encoder: at + 1 })
+    Ok(Network { layers, activations, encoder })
 }
 
 fn rounded(layer: Layer) -> Result<Dense, ImportError> {
@@ -329,11 +354,28 @@ mod tests {
         let deep = [dense(1, 6, 5), Step::Relu, dense(2, 5, 2), dense(3, 2, 5), Step::Relu, dense(4, 5, 6)];
         let deep = network(&deep, 6).unwrap();
         assert_eq!((deep.sizes(), deep.encoder, deep.code()), (vec![6, 5, 2, 5, 6], 2, 2));
+        let leaky = network(&[dense(1, 6, 4), Step::LeakyRelu(0.1), dense(2, 4, 6)], 6).unwrap();
+        assert_eq!((leaky.sizes(), leaky.encoder, leaky.code()), (vec![6, 8, 4, 6], 2, 4));
+        let wide = [dense(1, 600, 4), dense(2, 4, 600), Step::Sigmoid];
+        assert!(matches!(network(&wide, 600), Err(ImportError::Alone { width: 600 })));
         let copy = [dense(1, 6, 8), Step::Relu, dense(2, 8, 6)];
         assert!(matches!(network(&copy, 6), Err(ImportError::Copy { narrowest: 8, inputs: 6 })));
         let large =
             [Step::Each(vec![1e30], vec![0.0]), Step::Each(vec![1e30], vec![0.0]), dense(1, 6, 2), dense(2, 2, 6)];
         assert!(matches!(network(&large, 6), Err(ImportError::Overflow(_))));
+    }
+
+    #[test]
+    fn what_does_not_move_is_not_scaled_by_rounding() {
+        let constant = table(1, vec![21.3; 12_096]);
+        let ours = Scaler::fit(&constant);
+        for scaled in Scaled::ALL {
+            let Theirs { times, plus } = Theirs::of(scaled, &ours, &constant);
+            // A move of a tenth is one for the network.
+            assert!((times[0] * 0.1 / ours.scale[0] - 0.1).abs() < 1e-9, "{scaled}: {times:?}");
+            let expect = if scaled == Scaled::Raw { 21.3 } else { 0.0 };
+            assert!((plus[0] - expect).abs() < 1e-6, "{scaled}: {plus:?}");
+        }
     }
 
     #[test]

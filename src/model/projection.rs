@@ -27,6 +27,8 @@ pub struct Cloud {
 
 /// Rows that a plane is laid through, at most.
 const PLANE_ROWS: usize = 2_000;
+/// And numbers of a code.
+const PLANE_CODES: usize = 512;
 
 /// Where the codes of a network lie on the plane closest to those of held-out records.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,10 +57,17 @@ impl Plane {
         let values = Array2::from_shape_vec((values.len() / seen.width(), seen.width()), values);
         let codes = network.encode(values.map_err(|e| failed(e.to_string()))?.view());
         let Some(mean) = codes.mean_axis(Axis(0)) else { return Err(failed("there are no records".to_owned())) };
-        let (variances, axes) = bottleneck::analyse(codes.iter().copied().map(f64::from).collect(), codes.ncols())?;
+        // Of a wide code a part, evenly: the work grows with its cube.
+        let step = codes.ncols().div_ceil(PLANE_CODES);
+        let columns = codes.ncols().div_ceil(step);
+        let part = codes.slice(ndarray::s![.., ..;step]);
+        let (variances, axes) = bottleneck::analyse(part.iter().copied().map(f64::from).collect(), columns)?;
         let axis = |k: usize| match variances.get(k) {
             Some(variance) if *variance > 1e-12 => {
-                axes.column(k).iter().map(|v| (v / variance.sqrt()) as f32).collect()
+                let mut axis = vec![0.0; codes.ncols()];
+                let along = axes.column(k).into_iter().map(|v| (v / variance.sqrt()) as f32);
+                axis.iter_mut().step_by(step).zip(along).for_each(|(to, v)| *to = v);
+                axis
             }
             _ => vec![0.0; codes.ncols()],
         };

@@ -70,8 +70,14 @@ impl Scaler {
     }
 }
 
-fn is_trained_on(value: f64) -> bool {
+/// Whether a value counts in training.
+pub(super) fn is_trained_on(value: f64) -> bool {
     value.abs() <= TRAINING_MAX
+}
+
+/// Whether a deviation (or a range) of values up to `size` is more than rounding.
+pub(super) fn moves(deviation: f64, size: f64) -> bool {
+    deviation > CONSTANT * size && deviation > f64::MIN_POSITIVE
 }
 
 fn moments(table: &Table, rows: &[usize], j: usize) -> (f64, f64) {
@@ -85,7 +91,7 @@ fn moments(table: &Table, rows: &[usize], j: usize) -> (f64, f64) {
     let size = present().map(f64::abs).fold(0.0, f64::max);
     let sd = sd.max(discrete_floor(present()));
     // A constant sensor has no scale of its own; its size is the only hint at its unit.
-    if sd > CONSTANT * size && sd > f64::MIN_POSITIVE { (mean, sd) } else { (mean, size.max(1.0)) }
+    if moves(sd, size) { (mean, sd) } else { (mean, size.max(1.0)) }
 }
 
 /// What the scale of a near-discrete feature is at least; 0 of any other.

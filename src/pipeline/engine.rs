@@ -446,7 +446,7 @@ fn alert<'d>(
     (wire, glance): (&mut Vec<u8>, &mut Glance),
 ) -> (&'static str, &'d str) {
     let why = detector.explain(index);
-    if let Some(&Sensor { name, observed, expected, .. }) = why.sensors.first().filter(|_| glance.has_room()) {
+    if let Some(&Sensor { name, observed, expected, .. }) = why.sensors.first() {
         let (time, series) = (entry.time.to_string(), entry.series.to_owned());
         glance.anomaly(Anomaly { time, series, score, sensor: name.to_owned(), observed, expected });
     }

@@ -10,15 +10,14 @@ use serde::{Serialize, Serializer};
 
 /// Seconds that are remembered.
 const SECONDS: u64 = 300;
-/// Flagged records that are remembered, and of one batch at most; incidents of one worker; places of records.
+/// Flagged records that are remembered; incidents of one worker; places of records.
 const ANOMALIES: usize = 20;
-const ANOMALIES_OF_BATCH: usize = 20;
 pub(super) const INCIDENTS_MAX: usize = 20;
 const POINTS: usize = 600;
 /// Records of a batch that are placed on the map.
 const POINTS_OF_BATCH: usize = 16;
-/// And flagged ones beside those, if they are few.
-const FLAGGED_OF_BATCH: usize = 4;
+/// And so many times as many of those that are flagged.
+const FLAGGED_MORE: usize = 3;
 
 /// All workers together.
 pub struct Live {
@@ -33,7 +32,8 @@ struct Shown {
     seconds: VecDeque<Second>,
     anomalies: VecDeque<Anomaly>,
     points: VecDeque<Point>,
-    incidents: BTreeMap<usize, Vec<OpenIncident>>,
+    /// Of each worker, the latest, and how many there are.
+    incidents: BTreeMap<usize, (Vec<OpenIncident>, usize)>,
 }
 
 /// What was scored in one second.
@@ -45,7 +45,7 @@ struct Second {
     highest: f64,
 }
 
-/// What there is to see of one batch.
+/// What there is to see of what one commit holds.
 #[derive(Default)]
 pub(super) struct Glance {
     pub records: u64,
@@ -54,8 +54,8 @@ pub(super) struct Glance {
     pub highest: f64,
     /// Whether somebody looks.
     pub watched: bool,
-    anomalies: Vec<Anomaly>,
-    points: Vec<Point>,
+    anomalies: VecDeque<Anomaly>,
+    points: VecDeque<Point>,
 }
 
 /// A flagged record.
@@ -120,7 +120,9 @@ pub struct View {
     pub anomalies: Vec<Anomaly>,
     /// The oldest first.
     pub points: Vec<Point>,
+    /// The latest, and how many there are.
     pub incidents: Vec<OpenIncident>,
+    pub open: usize,
 }
 
 /// While it lives, somebody looks.
@@ -148,7 +150,7 @@ impl Live {
         self.watchers.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes in what there is to see of a batch, which is empty then.
+    /// Takes in what there is to see of a commit, which is empty then.
     pub(super) fn add(&self, glance: &mut Glance) {
         let Glance { records, flagged, highest, .. } = *glance;
         if records == 0 {
@@ -173,9 +175,9 @@ impl Live {
         (glance.records, glance.flagged, glance.highest) = (0, 0, 0.0);
     }
 
-    /// What is open with a worker now.
-    pub(super) fn incidents(&self, worker: usize, open: Vec<OpenIncident>) {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).incidents.insert(worker, open);
+    /// What is open with a worker now: the latest of so many.
+    pub(super) fn incidents(&self, worker: usize, latest: Vec<OpenIncident>, open: usize) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).incidents.insert(worker, (latest, open));
     }
 
     pub fn view(&self) -> View {
@@ -185,7 +187,8 @@ impl Live {
             let &Second { at, records, flagged, highest } = second;
             (now.saturating_sub(at), records, flagged, highest)
         };
-        let mut incidents: Vec<OpenIncident> = shown.incidents.values().flatten().cloned().collect();
+        let mut incidents: Vec<OpenIncident> =
+            shown.incidents.values().flat_map(|(latest, _)| latest).cloned().collect();
         incidents.sort_by(|a, b| b.last.cmp(&a.last).then(b.peak.total_cmp(&a.peak)));
         incidents.truncate(INCIDENTS_MAX);
         View {
@@ -193,11 +196,12 @@ impl Live {
             anomalies: shown.anomalies.iter().rev().cloned().collect(),
             points: shown.points.iter().cloned().collect(),
             incidents,
+            open: shown.incidents.values().map(|(_, open)| open).sum(),
         }
     }
 }
 
-fn keep_last<T>(all: &mut VecDeque<T>, new: &mut Vec<T>, most: usize) {
+fn keep_last<T>(all: &mut VecDeque<T>, new: &mut VecDeque<T>, most: usize) {
     all.extend(new.drain(..));
     all.drain(..all.len().saturating_sub(most));
 }
@@ -210,24 +214,27 @@ impl Glance {
         self.highest = self.highest.max(score);
     }
 
-    /// Whether there is room for a flagged record.
-    pub fn has_room(&self) -> bool {
-        self.anomalies.len() < ANOMALIES_OF_BATCH
-    }
-
+    /// Takes a flagged record, in place of the oldest if there are many.
     pub fn anomaly(&mut self, anomaly: Anomaly) {
-        self.anomalies.push(anomaly);
+        if self.anomalies.len() >= ANOMALIES {
+            self.anomalies.pop_front();
+        }
+        self.anomalies.push_back(anomaly);
     }
 
-    /// Whether record `index` of a batch of so many has a place on the map: some of them, and flagged ones as far as there is room.
+    /// Whether record `index` of a batch of so many has a place on the map: some of them, and more of those that are flagged.
     pub fn wants(&self, index: usize, of: usize, flagged: bool) -> bool {
         let step = of.div_ceil(POINTS_OF_BATCH).max(1);
-        self.watched
-            && (index.is_multiple_of(step) || (flagged && self.points.len() < POINTS_OF_BATCH + FLAGGED_OF_BATCH))
+        let step = if flagged { step.div_ceil(FLAGGED_MORE) } else { step };
+        self.watched && index.is_multiple_of(step)
     }
 
+    /// Takes a record with its place, in place of the oldest if there are many.
     pub fn point(&mut self, point: Point) {
-        self.points.push(point);
+        if self.points.len() >= POINTS {
+            self.points.pop_front();
+        }
+        self.points.push_back(point);
     }
 }
 
@@ -253,7 +260,6 @@ mod tests {
                 }
             }
             glance.see(2.0, true);
-            assert!(glance.has_room());
             glance.anomaly(anomaly(batch));
             live.add(&mut glance);
         }
@@ -278,7 +284,7 @@ mod tests {
         assert!(
             glance(&live).wants(0, 100, false)
                 && !glance(&live).wants(1, 100, false)
-                && glance(&live).wants(1, 100, true)
+                && glance(&live).wants(3, 100, true)
         );
         drop(other);
         assert!(!live.is_watched());

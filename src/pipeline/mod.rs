@@ -20,7 +20,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use beside::Beside;
 use engine::Engine;
-use live::Glance;
 pub use live::{Live, View, Watching};
 use open::Open;
 use partitions::MODEL_PATIENCE;
@@ -113,7 +112,6 @@ struct Worker {
     tuning: Tuning,
     tuned: u64,
     open: Open,
-    glance: Glance,
     /// When what is open was last shown.
     shown: Option<Instant>,
     /// An assignment not taken over yet.
@@ -167,7 +165,6 @@ pub fn work(settings: WorkerSettings, shared: Shared) -> Result<(), WorkerError>
         tuning,
         tuned,
         open,
-        glance: Glance::default(),
         shown: None,
         arriving: None,
         held,
@@ -262,10 +259,14 @@ impl Worker {
     /// While somebody looks, now and then: what is open.
     fn show(&mut self) {
         if !self.shared.live.is_watched() {
-            self.shown = None;
+            if self.shown.take().is_some() {
+                // Nobody is to find it there later.
+                self.shared.live.incidents(self.settings.index, Vec::new(), 0);
+            }
         } else if self.shown.is_none_or(|shown| shown.elapsed() >= SHOW_INTERVAL) {
             self.shown = Some(Instant::now());
-            self.shared.live.incidents(self.settings.index, self.engine.open());
+            let (latest, open) = (self.engine.open(), self.engine.open_incidents());
+            self.shared.live.incidents(self.settings.index, latest, open);
         }
     }
 
@@ -328,10 +329,9 @@ impl Worker {
         self.engine.judge();
         let judged = Instant::now();
         metrics.stage(Stage::Judge, (judged - start).as_secs_f64());
-        self.glance.watched = self.shared.live.is_watched();
-        let Open { outcomes, scores, .. } = &mut self.open;
-        self.engine.emit(&self.settings.kafka, &mut self.output, outcomes, scores, &mut self.glance)?;
-        self.shared.live.add(&mut self.glance);
+        let Open { outcomes, scores, glance, .. } = &mut self.open;
+        glance.watched = self.shared.live.is_watched();
+        self.engine.emit(&self.settings.kafka, &mut self.output, outcomes, scores, glance)?;
         metrics.stage(Stage::Emit, judged.elapsed().as_secs_f64());
         Ok(())
     }
@@ -373,6 +373,7 @@ impl Worker {
         self.shared.pulse.committed();
         metrics.settled(&self.label, &self.open.outcomes);
         self.open.scores.settle();
+        self.shared.live.add(&mut self.open.glance);
         self.open.clear(start);
         Ok(())
     }

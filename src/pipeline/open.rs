@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::POLL_MAX;
+use super::live::Glance;
 use crate::kafka::{self, Output};
 use crate::metrics::{Metrics, Outcomes, Scores};
 use crate::record::{NextOffset, PartitionId, RawRecord};
@@ -19,6 +20,7 @@ pub(super) struct Open {
     pub(super) next: BTreeMap<PartitionId, NextOffset>,
     pub(super) outcomes: Outcomes,
     pub(super) scores: Scores,
+    pub(super) glance: Glance,
     /// Records read, and how many of them the metrics know of.
     pub(super) read: u64,
     pub(super) reported: u64,
@@ -27,7 +29,8 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn new(scores: Scores) -> Open {
         let (next, outcomes) = (BTreeMap::new(), Outcomes::default());
-        Open { since: None, last: None, oldest_ms: None, next, outcomes, scores, read: 0, reported: 0 }
+        let glance = Glance::default();
+        Open { since: None, last: None, oldest_ms: None, next, outcomes, scores, glance, read: 0, reported: 0 }
     }
 
     pub(super) fn begin(&mut self, output: &mut Output) -> kafka::Result<()> {
@@ -76,6 +79,7 @@ impl Open {
         self.oldest_ms = None;
         self.next.clear();
         self.outcomes.clear();
+        self.glance = Glance::default();
         self.read = 0;
         self.reported = 0;
     }

@@ -1,6 +1,6 @@
 //! Pages in a world that is not kind: clients that are slow, and clients that may not see everything.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
@@ -66,6 +66,13 @@ fn with_a_token_only_the_probes_answer_to_everybody() {
     assert_eq!(status("/readyz", None), 503, "it learns");
     assert_eq!(status("/", None), 200, "it holds nothing, and asks for the token");
     assert_eq!((status("/events", None), status("/events", Some("Bearer open"))), (401, 401));
+    let mut events = TcpStream::connect(&address).unwrap();
+    events.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    events.write_all(b"GET /events HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer open sesame\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(events).lines().map(|line| line.unwrap());
+    assert_eq!(lines.next().as_deref(), Some("HTTP/1.1 200 OK"));
+    let event = lines.find_map(|line| line.strip_prefix("data: ").map(str::to_owned)).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&event).unwrap()["state"], "learning");
     for page in ["/metrics", "/status"] {
         assert_eq!(status(page, None), 401);
         assert_eq!(status(page, Some("Bearer open")), 401);

@@ -95,6 +95,15 @@ fn the_page_shows_scores_incidents_and_a_map_and_they_move() {
     });
     assert!(tip.starts_with("pump-"), "{tip}");
 
+    // What a series is called is text, whatever it looks like.
+    let shown = browser.value(
+        "(() => { const name = '<img src=x onerror=alert(1)>', now = structuredClone(last); \
+         now.incidents = [{ series: name, since: name, last: name, records: 1, peak: 2, sensors: [{ name, share: 1, observed: 1, expected: 2 }] }]; \
+         now.anomalies = [{ time: name, series: name, score: 2, sensor: name, observed: null, expected: 1 }]; now.open = 25; show(now); \
+         return [document.images.length, at('incidents').textContent.includes(name), at('anomalies').textContent.includes(name), at('open').textContent]; })()",
+    );
+    assert_eq!(shown, json!([0, true, true, " (the latest 1 of 25)"]));
+
     let picture = browser.call("Page.captureScreenshot", json!({"format": "png"}));
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("page.png.base64");
     std::fs::write(file, picture["data"].as_str().unwrap_or_default()).expect("write the picture");

@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::csv::{file_name, read_features};
 use super::learn::training_bar;
 use super::quality::auc;
-use super::scoring::{self, Subject};
-use crate::detector::{Verdict, even_place};
+use super::scoring::{self, Subject, is_kept};
+use crate::detector::Verdict;
 use crate::model::{ADOPT_AFTER, Activation, AlarmBudget, Auto, Cloud, Model, ModelSettings, Projection};
 use crate::service::{all_cores, load};
 use figures::{COMPARED_MAX, faithful, separation};
@@ -260,11 +260,6 @@ fn empty(projection: &Projection) -> f64 {
     count as f64 / projection.codes.len().max(1) as f64
 }
 
-/// Whether the record at this place is among about `room` of `count`, which lie evenly: where machines take turns, each has its share.
-fn is_kept(at: usize, count: usize, room: usize) -> bool {
-    count <= room || even_place(at as u64) < room as f64 / count as f64
-}
-
 /// About so many of them.
 fn evenly(rows: &[usize], most: usize) -> Vec<usize> {
     let places = rows.iter().enumerate().filter(|(at, _)| is_kept(*at, rows.len(), most));
@@ -334,18 +329,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (said, _) = mapped(folder.path(), "map.csv", |args| args.from = From::Latent).unwrap();
         assert!(said.contains("code of the model, reduced"), "{said}");
-    }
-
-    #[test]
-    fn of_machines_that_take_turns_each_has_its_share() {
-        for machines in 2..12 {
-            let kept: Vec<usize> = (0..60_000).filter(|at| is_kept(*at, 60_000, 20_000)).collect();
-            assert!(kept.len().abs_diff(20_000) < 50, "{}", kept.len());
-            for machine in 0..machines {
-                let share = kept.iter().filter(|at| *at % machines == machine).count() * machines;
-                assert!(share.abs_diff(20_000) < 1_000, "machine {machine} of {machines}: {share}");
-            }
-        }
     }
 
     #[test]

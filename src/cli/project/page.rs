@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde_json::{Number, Value, json};
 
-use super::{By, Figures, Map, Point, Width, is_kept};
+use super::{By, Figures, Map, Point, Width};
 use crate::cli::drift::brief;
 use crate::cli::report::{STYLE, escape};
+use crate::cli::scoring::is_kept;
 
 const SCRIPT: &str = include_str!("map.js");
 /// Records that a page holds with all their values, about; more would make it heavy. All that are flagged or labelled are among them, if there is room.

@@ -65,7 +65,9 @@ impl Constant {
     fn of(tensor: &TensorProto) -> Result<Self, OnnxError> {
         let failed = |why: String| OnnxError::Tensor { name: tensor.name.clone(), why };
         if tensor.data_location != 0 {
-            return Err(failed("its numbers are in another file, expected them in this one".to_owned()));
+            return Err(failed(
+                "its numbers are in another file, expected them in this one (PyTorch: external_data=False)".to_owned(),
+            ));
         }
         let shape = tensor.dims.iter().map(|n| usize::try_from(*n)).collect::<Result<Vec<_>, _>>();
         let shape = shape.map_err(|_| failed(format!("shape {:?}", tensor.dims)))?;
