@@ -73,12 +73,18 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 #[derive(Clone, Default)]
 pub struct Access {
     token: Option<Arc<str>>,
+    page: bool,
 }
 
 impl Access {
     /// With `Authorization: Bearer TOKEN`; an empty one is none.
     pub fn token(token: &str) -> Access {
-        Access { token: (!token.is_empty()).then(|| token.into()) }
+        Access { token: (!token.is_empty()).then(|| token.into()), page: true }
+    }
+
+    /// Whether there is a live page.
+    pub fn with_page(self, page: bool) -> Access {
+        Access { page, ..self }
     }
 
     fn allows<B>(&self, request: &Request<B>) -> bool {
@@ -164,12 +170,15 @@ fn answer(request: &Request<Incoming>, pages: &Arc<dyn Pages>, access: &Access) 
         "/livez" => probe(pages.live()),
         "/readyz" => probe(pages.ready()),
         "/status" => respond(StatusCode::OK, "application/json", pages.status()),
+        "/" if !access.page => {
+            respond(StatusCode::OK, "text/plain", b"residua: /metrics /livez /readyz /status\n".to_vec())
+        }
         "/" => {
             let mut page = respond(StatusCode::OK, "text/html; charset=utf-8", PAGE.as_bytes().to_vec());
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
             page
         }
-        "/events" => events(Arc::clone(pages)),
+        "/events" if access.page => events(Arc::clone(pages)),
         _ => respond(
             StatusCode::NOT_FOUND,
             "text/plain",

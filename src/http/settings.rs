@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     pub listen: String,
+    /// Whether there is a live page.
+    pub page: bool,
     /// Empty: everybody may see everything.
     pub token_file: String,
     /// Both for HTTPS, or neither.
@@ -25,6 +27,7 @@ impl Default for HttpSettings {
     fn default() -> Self {
         HttpSettings {
             listen: "127.0.0.1:9464".to_owned(),
+            page: true,
             token_file: String::new(),
             certificate_file: String::new(),
             key_file: String::new(),

@@ -113,7 +113,7 @@ impl Service {
                 let listener = runtime
                     .block_on(http::bind(address))
                     .with_context(|| format!("listen on http.listen {address}"))?;
-                let access = Access::token(&token(&config.http.token_file)?);
+                let access = Access::token(&token(&config.http.token_file)?).with_page(config.http.page);
                 let tls = tls(&config.http)?;
                 let scheme = if tls.is_some() { "https" } else { "http" };
                 let bound = listener.local_addr().context("read the bound address")?;

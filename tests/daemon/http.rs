@@ -83,6 +83,18 @@ fn with_a_token_only_the_probes_answer_to_everybody() {
 }
 
 #[test]
+fn without_the_live_page_nothing_is_told_of_sensors() {
+    let Some(broker) = support::kafka() else { return };
+    let setting = Setting::new(broker, "no-page", "");
+    let process = support::residua(&["run"], &format!("{}page = false\n", setting.config));
+    let address = address(&process);
+    let page = |path: &str| http_get(&address, path).expect("an answer");
+    assert_eq!((page("/").status, page("/").body.as_str()), (200, "residua: /metrics /livez /readyz /status\n"));
+    assert_eq!((page("/events").status, page("/metrics").status), (404, 200));
+    process.stop();
+}
+
+#[test]
 fn pages_are_encrypted_with_a_certificate_that_may_be_renewed() {
     let Some(broker) = support::kafka() else { return };
     let setting = Setting::new(broker, "https", "");

@@ -1,5 +1,5 @@
 //! Goal: who opens the address of residua in a browser sees how it stands, and sees it move. Method: the demo, and its page in headless
-//! Chromium, which is asked what it shows and which pixels it drew.
+//! Chromium, which is asked what it shows and which pixels it drew. So it is with a map of `residua project`.
 
 mod browser;
 #[path = "../support/mod.rs"]
@@ -127,4 +127,41 @@ fn the_page_is_allowed_nothing_from_elsewhere() {
     }
     process.signal("INT");
     process.wait(Duration::from_secs(20));
+}
+
+#[test]
+fn on_a_map_of_project_a_record_shows_itself_under_the_mouse() {
+    let dir = tempfile::tempdir().expect("create a folder");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let run = |args: &[&str]| {
+        let ended = Command::new(env!("CARGO_BIN_EXE_residua")).args(args).output().expect("run residua");
+        assert!(ended.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    };
+    let [plant, rows, model, map] = ["plant.csv", "rows.csv", "m.safetensors", "map.html"].map(at);
+    run(&["demo", "--plant-file", &plant]);
+    let text = std::fs::read_to_string(&plant).expect("read the plant");
+    let some: Vec<&str> = text.lines().take(2_001).collect();
+    std::fs::write(&rows, some.join("\n")).expect("write rows");
+    run(&["train", "file", &rows, "--series", "pump", "--ignore", "label", "--steps", "200", "--out", &model]);
+    let project = ["project", &rows, "--series", "pump", "--model", &model, "--label", "label", "--steps", "200"];
+    run(&[&project[..], &["--out", &map]].concat());
+    let Some(mut browser) = Browser::open(&format!("file://{map}")) else { return };
+    wait_for("the map", LONG, || {
+        browser.value("document.querySelectorAll('canvas').length").as_u64().filter(|n| *n == 2)
+    });
+    let place = browser.value(
+        "(() => { const c = maps[0], b = c.getBoundingClientRect(), [x, y] = place(0, rows[5]); \
+         return [b.left + x * b.width / c.width, b.top + y * b.height / c.height]; })()",
+    );
+    let tip = wait_for("a record under the mouse", LONG, || {
+        browser.call("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": place[0], "y": place[1]}));
+        let tip = browser.value("tip.hidden ? '' : tip.textContent");
+        tip.as_str().filter(|tip| !tip.is_empty()).map(str::to_owned)
+    });
+    assert!(tip.starts_with("row ") && tip.contains(", pump-") && tip.contains("score "), "{tip}");
+    assert!(["motor.speed", "flow", "bearing.vibration"].iter().all(|sensor| tip.contains(sensor)), "{tip}");
+    // The same record is marked on both maps.
+    let drawn = "[0, 1].map(m => { const [x, y] = place(m, rows[under]), d = maps[m].getContext('2d').getImageData(Math.round(x) + 7, Math.round(y), 1, 1).data; return d[3]; })";
+    let marked = browser.value(drawn);
+    assert!(marked.as_array().is_some_and(|of| of.iter().all(|alpha| alpha.as_u64() > Some(0))), "{marked}");
 }
