@@ -96,7 +96,7 @@ impl Detector {
         let Self { model, batch, tiles, partitions, .. } = self;
         let (tile, width) = (tiles.last()?, model.inputs(last));
         let input = batch.members.get(last)?.inputs.get(index * width..(index + 1) * width)?;
-        let clean = model.clean(input, tile.reconstruction(0), tile.residuals());
+        let clean = model.clean(input, tile.reconstruction(0));
         let place = batch.series.get(index)?;
         let memory = &partitions.get_mut(&place.partition)?.state(place.slot).memory;
         let (features, newest) = (clean.len(), &input[width - clean.len()..]);

@@ -11,7 +11,7 @@ use safetensors::tensor::{self, Dtype, SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::clean::{Noise, TAPS};
+use super::clean::{NUMBERS, Noise};
 use super::fleet::{Fleet, Prior};
 use super::law::Law;
 use super::member::{Member, Slow, Term};
@@ -33,7 +33,7 @@ const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
 const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Numbers that a sensor's noise is told by.
-const NOISE: usize = 2 + TAPS;
+const NOISE: usize = 3 + NUMBERS;
 /// Most layers of a network.
 pub(super) const LAYERS_MAX: usize = 16;
 /// Most networks of a model.
@@ -202,7 +202,10 @@ impl Member {
             out.push((format!("{name}.network.{l}.bias"), Tensor::narrow(layer.bias.iter(), vec![layer.bias.len()])));
         }
         out.push((format!("{name}.kept"), Tensor::narrow(self.kept.iter(), vec![self.kept.len()])));
-        let noise = self.noise.iter().flat_map(|noise| [noise.deviation, noise.common].into_iter().chain(noise.taps));
+        let noise = self
+            .noise
+            .iter()
+            .flat_map(|noise| [noise.deviation, noise.apart, noise.apart_deviation].into_iter().chain(noise.weights));
         let noise: Vec<f32> = noise.collect();
         out.push((format!("{name}.noise"), Tensor::narrow(noise.iter(), vec![self.noise.len(), NOISE])));
         let mut statistics = |name: &str, residuals: &Residuals, distance: &Term| {
@@ -395,11 +398,12 @@ impl Reader<'_> {
         kept.iter().try_for_each(|share| sound("kept", f64::from(*share), 0.0, 1.0))?;
         let numbers = self.narrow(&format!("{name}.noise"), &[features, NOISE])?;
         let mut noise = Vec::with_capacity(features);
-        for &[deviation, common, ref taps @ ..] in numbers.as_chunks::<NOISE>().0 {
+        for &[deviation, apart, apart_deviation, ref weights @ ..] in numbers.as_chunks::<NOISE>().0 {
             sound("noise deviation", f64::from(deviation), 0.0, 1e12)?;
-            sound("noise common", f64::from(common), 0.0, 1e12)?;
-            taps.iter().try_for_each(|tap| sound("noise tap", f64::from(tap.abs()), 0.0, 1e3))?;
-            noise.push(Noise { deviation, common, taps: *taps });
+            sound("noise apart", f64::from(apart.abs()), 0.0, 1e12)?;
+            sound("noise apart deviation", f64::from(apart_deviation), 0.0, 1e12)?;
+            weights.iter().try_for_each(|weight| sound("noise weight", f64::from(weight.abs()), 0.0, 1e3))?;
+            noise.push(Noise { deviation, apart, apart_deviation, weights: *weights });
         }
         let ranks = weight > 0.0;
         let (residuals, distance) = self.statistics(&format!("{name}.residual"), inputs, ranks)?;

@@ -121,9 +121,10 @@ pub(super) fn calibrate(
         return Err(FitError::TooFewRecords { rows: rows.rows(), window, training: 0, held_out });
     }
     let seen = Inputs::new(&rows, view);
-    let held = Held::of(&seen, &split, &network);
+    let mut held = Held::of(&seen, &split, &network);
+    held.learn_noise(&seen, &split, &network);
     let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
-    let (member, held) = calibrated(network, held, (view, 1.0), rows.features, ordered)?;
+    let (member, held) = calibrated(network, held, (view, 1.0), ordered)?;
     let deciding = decide(&member, &held, ordered);
     let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out };
     let known = Known { scaler, fleet: None, reference: Reference::of(&rows), plane };
@@ -179,10 +180,12 @@ fn learn(
     training: &Training,
 ) -> Result<(Member, Held), FitError> {
     let seen = Inputs::new(rows, part.view);
-    let (network, held) = learn_network(&seen, &rows.split(part.view.window), part, settings, training)?;
+    let split = rows.split(part.view.window);
+    let (network, mut held) = learn_network(&seen, &split, part, settings, training)?;
     // Calibration can be broken off too.
     training.done(0)?;
-    calibrated(network, held, (part.view, part.weight), rows.features, ordered)
+    held.learn_noise(&seen, &split, &network);
+    calibrated(network, held, (part.view, part.weight), ordered)
 }
 
 /// Learns from held-out records what the residuals of a network look like.
@@ -190,7 +193,6 @@ fn calibrated(
     network: Network,
     mut held: Held,
     (view, weight): (View, f64),
-    features: usize,
     ordered: bool,
 ) -> Result<(Member, Held), FitError> {
     let ranks = weight > 0.0;
@@ -200,7 +202,7 @@ fn calibrated(
     } else {
         (Residuals::standard(held.residuals.view()), Term::NONE)
     };
-    let (kept, noise) = (held.kept.clone(), Noise::learn(&held.residuals, features, &held.follows));
+    let (kept, noise) = (held.kept.clone(), held.noise.clone());
     let mut member = Member { view, weight, network, kept, noise, residuals, distance, slow: None };
     if ranks && ordered {
         let averages = held.slow_averages(&member);
@@ -248,6 +250,7 @@ pub(super) struct Held {
     features: usize,
     /// Of each feature of the newest record.
     kept: Vec<f32>,
+    noise: Vec<Noise>,
     /// Cross-fitted.
     distances: Vec<f64>,
 }
@@ -318,7 +321,15 @@ impl Held {
             before.is_some_and(|before| before.series == held.series && before.row + 1 == held.row)
         };
         let follows = before.zip(&split.held_out).map(next).collect();
-        Self { residuals, blocks, series, follows, features, kept, distances: Vec::new() }
+        let noise = vec![Noise::default(); features];
+        Self { residuals, blocks, series, follows, features, kept, noise, distances: Vec::new() }
+    }
+
+    /// Of a network that sees records as they are, as one that decides does: only by such are they cleaned.
+    fn learn_noise(&mut self, seen: &Inputs, split: &Split, network: &Network) {
+        if !seen.view.context && seen.view.clip == 0.0 {
+            self.noise = Noise::learn(seen, &split.held_out, network, &self.residuals, &self.follows);
+        }
     }
 
     /// Slow averages as in service, over the held-out blocks of a series one after the other; NaN where a residual is missing.

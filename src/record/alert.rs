@@ -195,7 +195,7 @@ mod tests {
             score: 2.1103339701839134,
             record_score: 1.6980116842114423,
             incident: Some(Offset(5723)),
-            model: "031c161a252a97e2",
+            model: "a28dcd1fdaa69b68",
             sensors: &sensors,
             other_share: 0.0,
         };

@@ -107,7 +107,10 @@ fn forged_contents_are_refused_with_a_reason() {
             "reference.shares = other",
         ),
         (|_, t| *tensor(t, "member.0.kept") = Tensor::narrow([0.5, 1.5, 1.0].iter(), vec![3]), "kept = 1.5"),
-        (|_, t| *tensor(t, "member.0.noise") = Tensor::narrow([-1.5; 21].iter(), vec![3, 7]), "noise deviation = -1.5"),
+        (
+            |_, t| *tensor(t, "member.0.noise") = Tensor::narrow([-1.5; 42].iter(), vec![3, 14]),
+            "noise deviation = -1.5",
+        ),
         (|_, t| *tensor(t, "map.axes") = Tensor::narrow([0.5; 4].iter(), vec![4]), "tensor map.axes is F32 [4]"),
         (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 24, expected 23"),
         (|_, t| t[0].0 = "scaler.maen".to_owned(), "scaler.mean"),
