@@ -178,7 +178,7 @@ impl Sums {
 
     /// With noise of this standard deviation. `moves`: by how much what is rebuilt of each record moves with the newest reading.
     fn noise(&self, deviation: f64, moves: Vec<f64>) -> Noise {
-        if self.n < 1.0 || !(deviation > 0.0) {
+        if self.n < 1.0 || deviation.is_nan() || deviation <= 0.0 {
             return Noise::default();
         }
         let mut products = Array2::from_shape_fn((NUMBERS, NUMBERS), |(a, b)| self.products[a][b] / self.n);
