@@ -1,5 +1,5 @@
-//! What the live page shows of all workers: how high scores are, what was flagged last, which incidents are open, where records lie. What costs more
-//! than a comparison for a record is done only while somebody looks.
+//! What the live page shows of all workers: how high scores are, what was flagged last, which incidents are open, where records lie. While nobody looks,
+//! a record costs a comparison, and a flagged one a note.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
