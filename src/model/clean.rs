@@ -34,6 +34,8 @@ const MOVED: usize = 20_000;
 const MOVED_ROWS: (usize, usize) = (8, 128);
 /// What is rebuilt moves with a reading, so that a part of its noise is not in the residual; no more than this is assumed.
 const MOVES_MAX: f64 = 0.75;
+/// Windows without a gap that weights are learned from, at least.
+const WHOLE_MIN: f64 = 2.0 * NUMBERS as f64;
 /// One, the readings, what was rebuilt.
 pub const NUMBERS: usize = 1 + 2 * TAPS;
 
@@ -126,9 +128,25 @@ impl Noise {
             let most = ordinary(&|row| f64::from(readings[[row, j]]) - reading, rows.len(), follows);
             let newest_moves = moves[[j, window - 1]].clamp(0.0, MOVES_MAX);
             let deviation = (left / (1.0 - newest_moves).sqrt()).min(most);
-            sums.noise(deviation, (0..window).map(|tap| moves[[j, tap]]).collect())
+            if sums.n >= WHOLE_MIN && deviation > 0.0 {
+                return sums.noise(deviation, (0..window).map(|tap| moves[[j, tap]]).collect());
+            }
+            let off = |row: usize| f64::from(residuals[[row, newest + j]]) - residual;
+            let alone = mean((0..rows.len()).map(|row| off(row).powi(2))).sqrt();
+            Noise::seldom(deviation, -residual, alone / (window as f64).sqrt())
         };
         sums.iter().enumerate().map(of).collect()
+    }
+
+    /// Of a sensor that hardly ever has a window without a gap: what is rebuilt counts alone.
+    fn seldom(deviation: f64, apart: f64, apart_deviation: f64) -> Self {
+        if deviation.is_nan() || deviation <= 0.0 {
+            return Self::default();
+        }
+        let mut weights = [0.0; NUMBERS];
+        weights[NUMBERS - 1] = 1.0;
+        weights[0] = apart as f32;
+        Self { deviation: deviation as f32, apart: apart as f32, apart_deviation: apart_deviation as f32, weights }
     }
 
     /// The newest value of the sensor (scaled) without its noise. `window`: what was read and what was rebuilt, of each record, oldest first; NaN = missing, the
@@ -176,11 +194,8 @@ impl Sums {
         self.apart[1] += apart * apart;
     }
 
-    /// With noise of this standard deviation. `moves`: by how much what is rebuilt of each record moves with the newest reading.
+    /// With noise of this standard deviation, more than 0. `moves`: by how much what is rebuilt of each record moves with the newest reading.
     fn noise(&self, deviation: f64, moves: Vec<f64>) -> Noise {
-        if self.n < 1.0 || deviation.is_nan() || deviation <= 0.0 {
-            return Noise::default();
-        }
         let mut products = Array2::from_shape_fn((NUMBERS, NUMBERS), |(a, b)| self.products[a][b] / self.n);
         products.diag_mut().mapv_inplace(|square| square * (1.0 + RIDGE) + f64::MIN_POSITIVE);
         let mut wanted: Vec<f64> = self.with.iter().map(|sum| sum / self.n).collect();
@@ -339,6 +354,10 @@ mod tests {
     fn the_noise_of_a_sensor_that_is_in_every_other_record_is_found_and_what_is_not_there_has_none() {
         let gaps = |i: usize, v: f64| if i.is_multiple_of(2) { v } else { f64::NAN };
         let found = learned(|i, _, white| [gaps(i, white), f64::NAN, 7.0], true);
+        assert!((found[0].deviation - 1.0).abs() < 0.05, "{:?}", found[0]);
+        // Nothing is rebuilt here: all of a reading is noise, unless it is too large for that.
+        let cleaned = |read: f32| found[0].clean([(f32::NAN, 0.0), (read, 0.0)].into_iter());
+        assert!(cleaned(0.8).abs() < 0.1 && cleaned(9.0) > 8.8, "{} {}", cleaned(0.8), cleaned(9.0));
         assert_eq!(found[1..], [Noise::default(); 2]);
     }
 
