@@ -146,6 +146,7 @@ mod tests {
 
     use super::super::Profile;
     use super::super::hands::one_by_one;
+    use super::super::order;
     use super::super::profile::parts;
     use super::super::scaler::Scaler;
     use super::super::testing::{noise, table};
@@ -178,7 +179,7 @@ mod tests {
 
     fn found(table: &Table) -> Vec<usize> {
         let rows = SeriesRows::new(table, &Scaler::fit(table));
-        assert!(rows.ordered());
+        assert!(order::ordered(&rows));
         let part = *parts(Profile::Balanced, true, 4, None).last().unwrap();
         let settings = ModelSettings { steps: 200, ..Default::default() };
         let mut go_on = |_, _| ControlFlow::Continue(());

@@ -22,7 +22,8 @@ use super::tail::Tail;
 use super::tile::{TILE, Tile};
 use super::view::{Inputs, View};
 use super::{
-    ARTIFACT_BYTES_MAX, ArtifactError, Deciding, Known, Model, RowCounts, Statistic, TrainingSource, decision, train,
+    ARTIFACT_BYTES_MAX, ArtifactError, Deciding, Known, Model, RowCounts, Statistic, TrainingSource, decision, order,
+    train,
 };
 use crate::record::Table;
 
@@ -69,7 +70,7 @@ pub fn fit(
     settings.check()?;
     let mut scaler = Scaler::fit(table);
     let mut rows = SeriesRows::new(table, &scaler);
-    let ordered = rows.ordered();
+    let ordered = order::ordered(&rows);
     let by_series = ordered && settings.scale == Scaling::Auto;
     let mut fleet = if by_series { rows.set_apart(table, &scaler) } else { None };
     let parts = profile::parts(profile, ordered, rows.features, settings.window.fixed());
@@ -113,7 +114,7 @@ pub(super) fn calibrate(
     source: TrainingSource,
 ) -> Result<Model, FitError> {
     let rows = SeriesRows::new(table, &scaler);
-    let ordered = rows.ordered();
+    let ordered = order::ordered(&rows);
     let view = View { window, context: false, clip: 0.0 };
     let split = rows.cut(window, EVERY_BLOCK);
     let held_out = split.held_out.len();

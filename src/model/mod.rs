@@ -27,6 +27,7 @@ mod member;
 mod memory;
 mod network;
 mod onnx;
+mod order;
 mod profile;
 mod projection;
 mod recent;

@@ -21,13 +21,6 @@ pub struct Cut {
 
 /// For calibration: every fourth of forty.
 const CALIBRATION: Cut = Cut { blocks: 40, folds: 4, fold: 3, apart: 0 };
-/// A series says something about its own order from this length on.
-const ORDER_ROWS_MIN: usize = 30;
-/// Lag-1 autocorrelation from which rows count as ordered in time, beyond ...
-const ORDER_MIN: f64 = 0.1;
-/// ... this many standard errors of it (1 / sqrt(n) where there is none).
-const ORDER_ERRORS: f64 = 4.0;
-
 /// Scaled records (NaN = missing), sorted by series, in log order within each. A window is `width * d` neighbouring
 /// values: oldest record first, newest last.
 pub struct SeriesRows {
@@ -127,32 +120,6 @@ impl SeriesRows {
     /// The last `width` records up to `row`, which must belong to one series.
     pub fn window(&self, row: usize, width: usize) -> &[f32] {
         &self.values[(row + 1 - width) * self.features..(row + 1) * self.features]
-    }
-
-    /// Whether the order of the records means something: some feature follows (or dodges) its own previous value in its
-    /// series. Smoothing and windows make no sense otherwise.
-    pub fn ordered(&self) -> bool {
-        (0..self.features).any(|j| {
-            let (rho, n) = self.autocorrelation(j);
-            rho.abs() - ORDER_ERRORS / n.sqrt() > ORDER_MIN
-        })
-    }
-
-    /// Lag-1 autocorrelation of a feature around the mean of each series, and the number of pairs it rests on.
-    fn autocorrelation(&self, j: usize) -> (f64, f64) {
-        let (mut together, mut alone, mut pairs) = (0.0, 0.0, 0.0f64);
-        for range in self.series.iter().filter(|r| r.len() >= ORDER_ROWS_MIN) {
-            let feature = || range.clone().map(|i| f64::from(self.values[i * self.features + j]));
-            let n = feature().filter(|v| !v.is_nan()).count().max(1) as f64;
-            let mean = feature().filter(|v| !v.is_nan()).sum::<f64>() / n;
-            alone += feature().filter(|v| !v.is_nan()).map(|v| (v - mean).powi(2)).sum::<f64>();
-            for (a, b) in feature().zip(feature().skip(1)).filter(|(a, b)| !a.is_nan() && !b.is_nan()) {
-                together += (a - mean) * (b - mean);
-                pairs += 1.0;
-            }
-        }
-        // A constant feature differs from its mean by rounding only.
-        if alone > 1e-9 * pairs { (together / alone, pairs) } else { (0.0, pairs.max(1.0)) }
     }
 
     /// Cuts each series into blocks (of at least two windows' length, if windows are longer than one record). The count goes on over the series, so that many short series are split as well as one long one.
@@ -278,29 +245,5 @@ mod tests {
         short.series = (0..300).map(|i| i / 3).collect();
         let split = SeriesRows::new(&short, &Scaler::fit(&short)).split(1);
         assert_eq!((split.training.len(), split.held_out.len()), (225, 75));
-    }
-
-    #[test]
-    fn order_is_found_where_there_is_one() {
-        let random = noise(1, 2000);
-        assert!(!rows(1, random.clone()).ordered());
-        let mut walk = 0.0;
-        let slow: Vec<f64> = random.iter().map(|e| (walk = 0.8 * walk + e, walk).1).collect();
-        assert!(rows(1, slow).ordered());
-        assert!(rows(1, (0..200).map(|i| f64::from(i % 2)).collect()).ordered());
-        assert!(!rows(1, vec![0.1; 200]).ordered());
-    }
-
-    #[test]
-    fn different_levels_of_series_are_no_order() {
-        let random = noise(2, 3000);
-        let values = random.iter().enumerate().map(|(i, e)| e + 100.0 * (i % 10) as f64).collect();
-        let mut levels: Table = table(1, values);
-        levels.series = (0..3000).map(|i| i % 10).collect();
-        assert!(!SeriesRows::new(&levels, &Scaler::fit(&levels)).ordered());
-        // Two records each: an autocorrelation of -.5 that means nothing.
-        let mut pairs = table(1, noise(3, 400));
-        pairs.series = (0..400).map(|i| i / 2).collect();
-        assert!(!SeriesRows::new(&pairs, &Scaler::fit(&pairs)).ordered());
     }
 }
