@@ -26,8 +26,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     writeln!(out, "learned from {}", source(model.source()))?;
     writeln!(
         out,
-        "records      {} ({} left out as faults; windows: {} trained on, {} held out for calibration)",
-        rows.all, rows.left_out, rows.training, rows.held_out
+        "records      {} ({} left out as faults; windows: {} trained on, {} held out for calibration, {} for the threshold)",
+        rows.all, rows.left_out, rows.training, rows.held_out, rows.calibrating
     )?;
     writeln!(out, "trust        {}", trust(&model, &AlarmBudget::default()))?;
     writeln!(out, "profile      {}, {} multiply-adds for a record", model.profile(), model.multiply_adds())?;

@@ -112,8 +112,8 @@ impl Model {
     /// The factor, at least 1, within which the alarm budget is met at first (one standard error): few records say little of what is rare.
     pub fn doubt(&self, budget: &AlarmBudget) -> f64 {
         let error = match &self.deciding {
-            Deciding::Laws(laws) => Decision::new(*laws, budget, 0.0).doubt(self.rows.held_out),
-            Deciding::Tail(tail) => tail.doubt(budget.rate(), self.rows.held_out),
+            Deciding::Laws(laws) => Decision::new(*laws, budget, 0.0).doubt(self.rows.calibrating),
+            Deciding::Tail(tail) => tail.doubt(budget.rate(), self.rows.calibrating),
         };
         error.exp()
     }

@@ -78,8 +78,11 @@ pub fn fit(
     let mut counts = check_sizes(&rows, &parts, settings)?;
     let audits = if ordered { audit::NETWORKS } else { 0 };
     let training = Training::new(hands, (settings.steps * (audits + parts.len())) as u64, progress);
+    let mut laws = None;
     if ordered {
-        let strange = audit::strange(&rows, decides, settings, &training)?;
+        let audit = audit::audit(&rows, decides, settings, &training)?;
+        laws = audit.laws;
+        let strange = audit.strange;
         if strange.contains(&true) {
             scaler = rows.leave_out(strange, table);
             match check_sizes(&rows, &parts, settings) {
@@ -97,7 +100,13 @@ pub fn fit(
     let plane = Plane::of(&ranking.network, &seen, held_out.iter().map(|held| held.row))?;
     // The last one decides.
     let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
-    let deciding = decide(&member, &held, ordered);
+    let deciding = match laws {
+        Some((laws, records)) => {
+            counts.calibrating = records;
+            Deciding::Laws(laws)
+        }
+        None => decide(&member, &held, ordered),
+    };
     let members = learned.into_iter().map(|(member, _)| member).chain([member]).collect();
     let known = Known { scaler, fleet, reference: Reference::of(&rows), plane };
     Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, known, members, deciding)
@@ -127,7 +136,7 @@ pub(super) fn calibrate(
     let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
     let (member, held) = calibrated(network, held, (view, 1.0), ordered)?;
     let deciding = decide(&member, &held, ordered);
-    let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out };
+    let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out, calibrating: held_out };
     let known = Known { scaler, fleet: None, reference: Reference::of(&rows), plane };
     let settings = (ModelSettings::default(), Profile::Fast);
     Model::new(table.schema.clone(), source, settings, counts, known, vec![member], deciding)
@@ -138,7 +147,8 @@ pub(super) fn calibrate(
 /// Refuses what cannot be learned before time is spent on it.
 fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> Result<RowCounts, FitError> {
     let mut bytes = 1024 * 1024 + 4 * rows.features * (EDGES + BINS);
-    let mut counts = RowCounts { all: rows.rows(), left_out: rows.left_out(), training: 0, held_out: 0 };
+    let (all, left_out) = (rows.rows(), rows.left_out());
+    let mut counts = RowCounts { all, left_out, training: 0, held_out: 0, calibrating: 0 };
     for part in parts {
         let inputs = part.view.inputs(rows.features);
         if inputs > INPUTS_MAX {
@@ -150,7 +160,7 @@ fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> R
             let window = part.view.window;
             return Err(FitError::TooFewRecords { rows: rows.rows(), window, training, held_out });
         }
-        counts = RowCounts { training, held_out, ..counts };
+        counts = RowCounts { training, held_out, calibrating: held_out, ..counts };
         let hidden = hidden(part, inputs, settings);
         let code = code(part, WIDTH_MAX.min(inputs), settings);
         let whitening = if inputs <= super::residual::WHITENED_MAX { inputs * inputs } else { 0 };

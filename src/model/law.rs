@@ -26,7 +26,7 @@ pub struct Law {
     pub spread: f64,
     /// Least spread that is believed.
     pub floor: f64,
-    /// How far blocks began above that level: a series may differ from the others by as much, which its first records cannot tell.
+    /// How far the median of a block was above that level at most: a series may differ from the others by as much, which its first records cannot tell.
     pub start: f64,
 }
 
@@ -50,10 +50,10 @@ pub enum Peaks {
 fn law(stretches: &[Vec<Statistic>], channel: usize, how: Peaks) -> Law {
     let (mut above, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     for stretch in stretches.iter().filter(|stretch| !stretch.is_empty()) {
-        let beginning = &stretch[..stretch.len().div_ceil(4)];
-        let mut level = median(beginning.iter().map(|s| s.seen(channel)).collect());
+        let median_of = |part: &[Statistic]| median(part.iter().map(|s| s.seen(channel)).collect());
+        let mut level = median_of(&stretch[..stretch.len().div_ceil(4).min(BLOCK)]);
         let mut value = level;
-        starts.push(level);
+        starts.extend(stretch.chunks_exact(BLOCK.min(stretch.len())).map(median_of));
         for (i, statistic) in stretch.iter().enumerate() {
             value += WEIGHTS[channel] * (statistic.of(channel, level) - value);
             let u = value - level;

@@ -148,6 +148,8 @@ pub struct RowCounts {
     pub left_out: usize,
     pub training: usize,
     pub held_out: usize,
+    /// Records that the threshold was learned from.
+    pub calibrating: usize,
 }
 
 /// What decides whether a record is flagged.
