@@ -53,12 +53,7 @@ pub struct Audit {
 }
 
 /// `part`: the network that decides.
-pub fn audit(
-    rows: &SeriesRows,
-    part: &Part,
-    settings: &ModelSettings,
-    training: &Training,
-) -> Result<Audit, FitError> {
+pub fn audit(rows: &SeriesRows, part: &Part, settings: &ModelSettings, training: &Training) -> Result<Audit, FitError> {
     let none = vec![false; rows.rows()];
     let Some(crossed) = Crossed::learn(rows, part, settings, training)? else {
         return Ok(Audit { strange: none, laws: None });
@@ -225,14 +220,18 @@ mod tests {
         rows.for_each(|row| values[4 * row + 1] += size);
     }
 
-    fn found(table: &Table) -> Vec<usize> {
+    fn audited(table: &Table) -> Audit {
         let rows = SeriesRows::new(table, &Scaler::fit(table));
         assert!(order::ordered(&rows));
         let part = *parts(Profile::Balanced, true, 4, None).last().unwrap();
         let settings = ModelSettings { steps: 200, ..Default::default() };
         let mut go_on = |_, _| ControlFlow::Continue(());
         let training = Training::new(&one_by_one, 0, &mut go_on);
-        let strange = audit(&rows, &part, &settings, &training).unwrap().strange;
+        audit(&rows, &part, &settings, &training).unwrap()
+    }
+
+    fn found(table: &Table) -> Vec<usize> {
+        let strange = audited(table).strange;
         (0..strange.len()).filter(|&row| strange[row]).collect()
     }
 
@@ -248,6 +247,25 @@ mod tests {
         assert!(hits >= 114, "{hits} of 120");
         let near = |row: &usize| (690..825).contains(row) || (1_890..1_965).contains(row);
         assert!(rows.iter().all(near), "{rows:?}");
+    }
+
+    #[test]
+    fn the_laws_are_those_of_every_window_of_what_stays() {
+        const WINDOW: usize = 5;
+        let mut values = plant(6);
+        let (laws, records) = audited(&table(4, values.clone())).laws.unwrap();
+        assert_eq!(records, ROWS - (WINDOW - 1));
+        disturb(&mut values, 700..790, 4.0);
+        let Audit { strange, laws: with } = audited(&table(4, values));
+        let out = strange.iter().filter(|out| **out).count();
+        let (with, records) = with.unwrap();
+        assert_eq!(records, ROWS - 2 * (WINDOW - 1) - out);
+        for (a, b) in laws.iter().zip(&with) {
+            let (a, b) = (a.peak + 6.0 * a.spread, b.peak + 6.0 * b.spread);
+            assert!((0.6..1.6).contains(&(b / a)), "threshold {b} with a fault left out, {a} without");
+        }
+        // Of few records there are none.
+        assert!(audited(&table(4, plant(7)[..4 * 40].to_vec())).laws.is_none());
     }
 
     #[test]

@@ -159,9 +159,8 @@ impl SeriesRows {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{noise, table};
+    use super::super::testing::table;
     use super::*;
-    use crate::record::Table;
 
     fn rows(features: usize, values: Vec<f64>) -> SeriesRows {
         let table = table(features, values);
