@@ -193,9 +193,9 @@ mod tests {
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
             score: 2.1103339701839134,
-            record_score: 1.6980116842114423,
+            record_score: 1.6388546289810642,
             incident: Some(Offset(5723)),
-            model: "a28dcd1fdaa69b68",
+            model: "344b16da60cb83af",
             sensors: &sensors,
             other_share: 0.0,
         };
