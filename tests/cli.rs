@@ -37,6 +37,19 @@ fn path(path: &Path) -> &str {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("residua.toml");
+    std::fs::write(&config, "[kafka]\nbrokers = \"localhost:9092\"\ninput = \"sensors\"\n").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut check = Command::new(env!("CARGO_BIN_EXE_residua"));
+    let done = check.args(["check", "--config", path(&config)]).stdout(writer).output().expect("run residua");
+    assert_eq!(done.status.code(), Some(141), "{}", said(&done));
+    assert_eq!(said(&done), "");
+}
+
+#[test]
 fn a_file_is_learned_inspected_and_backtested() {
     let dir = tempfile::tempdir().unwrap();
     let (csv, model, scores) = (dir.path().join("p.csv"), dir.path().join("m.safetensors"), dir.path().join("s.csv"));

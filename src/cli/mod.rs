@@ -40,6 +40,8 @@ const EXIT_CONFIG: u8 = 78;
 /// Kafka cannot be reached (sysexits.h: EX_UNAVAILABLE).
 const EXIT_UNAVAILABLE: u8 = 69;
 const EXIT_OTHER: u8 = 1;
+/// 128 and SIGPIPE.
+const EXIT_PIPE: u8 = 141;
 
 /// Streaming anomaly detection for sensor records on Kafka, by the reconstruction error of an autoencoder.
 #[derive(Parser)]
@@ -95,11 +97,18 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough, as `head` has: what a shell says of programs that this ends by a signal.
+        Err(e) if e.chain().next().is_some_and(is_broken_pipe) => ExitCode::from(EXIT_PIPE),
         Err(e) => {
             eprintln!("residua: {e:#}");
             ExitCode::from(exit_code(&e))
         }
     }
+}
+
+/// Of standard output: what else can be written to has its name in the error.
+fn is_broken_pipe(e: &(dyn std::error::Error + 'static)) -> bool {
+    e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn exit_code(e: &anyhow::Error) -> u8 {
