@@ -109,7 +109,7 @@ fn the_page_shows_scores_incidents_and_a_map_and_they_move() {
     std::fs::write(file, picture["data"].as_str().unwrap_or_default()).expect("write the picture");
 
     // Residua ends while somebody looks, and the page says so.
-    process.signal("INT");
+    process.signal("TERM");
     wait_for("the page to miss its server", LONG, || (text(&mut browser, "state") == "no answer").then_some(()));
     process.wait(Duration::from_secs(20));
 }
@@ -125,7 +125,7 @@ fn the_page_is_allowed_nothing_from_elsewhere() {
     for loads in ["http://", "https://", "src=", "href=", "url(", "@import", "innerHTML"] {
         assert!(!text.contains(loads), "the page has {loads}");
     }
-    process.signal("INT");
+    process.signal("TERM");
     process.wait(Duration::from_secs(20));
 }
 
