@@ -256,7 +256,7 @@ impl Watch {
         self.open
     }
 
-    /// How high the incident that is open, or was last, has risen, in thresholds.
+    /// How high the incident that is open, or was last, has risen, in thresholds; slow smoothing says little of that.
     pub fn height(&self) -> f64 {
         [QUICK, ALONE].map(|i| self.channels[i]).iter().map(|c| c.tallest / c.unit).fold(0.0, f64::max)
     }

@@ -26,7 +26,8 @@ pub struct Law {
     pub spread: f64,
     /// Least spread that is believed.
     pub floor: f64,
-    /// How far the median of a block was above that level at most: a series may differ from the others by as much, which its first records cannot tell.
+    /// How far the median of a block was above that level at most: a series may differ from the others by as much, which its first records
+    /// cannot tell.
     pub start: f64,
 }
 

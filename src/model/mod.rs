@@ -188,7 +188,8 @@ fn score(flagged: bool, rank: f64, acute: f64) -> f64 {
     if !flagged {
         return rank / (1.0 + rank);
     }
-    // By rank + acute, and 1 + rank of what is strange and opens incidents: whatever is only held is less sure, and above 1 all the same.
+    // By rank + acute, and 1 + rank of what is strange and opens incidents: whatever is only held, or slowly seen, is less
+    // sure, and above 1 all the same.
     let both = rank + acute;
     if both < 2.0 { 1.0 + both * both / 4.0 } else { both }
 }

@@ -1,4 +1,4 @@
-//! The training records laid out series by series: windows, the time test, and the held-out blocks.
+//! The training records laid out series by series: windows, and the held-out blocks.
 
 use std::ops::Range;
 
