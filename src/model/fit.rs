@@ -465,7 +465,8 @@ mod tests {
         let wave: Vec<f64> = (0..600).zip(noise(1, 600)).map(|(i, e)| (i as f64 * 0.5).sin() + 0.05 * e).collect();
         let single = fitted(&table(1, wave), &quick());
         assert!(single.ordered());
-        assert_eq!((single.window(), single.layer_sizes()), (10, vec![vec![10, 16, 2, 16, 10]; 2]));
+        let (long, short) = (vec![10, 16, 2, 16, 10], vec![3, 16, 2, 16, 3]);
+        assert_eq!((single.window(), single.layer_sizes()), (10, vec![long.clone(), short, long]));
         let fixed =
             ModelSettings { window: Auto::Fixed(3), bottleneck: Auto::Fixed(4), hidden: Auto::Fixed(9), ..quick() };
         assert_eq!(fitted(&table(6, plane(1, 600, 6, 2)), &fixed).layer_sizes(), [vec![18, 9, 4, 9, 18]]);

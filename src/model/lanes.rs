@@ -276,12 +276,11 @@ pub fn slope_of_relu(n: usize, deltas: &mut [f32], values: &[f32]) {
 
 /// How residuals are followed.
 pub struct Follow {
-    /// Rate at which the mean is followed, and the most standard deviations that count.
+    /// Rate at which the mean is followed, and weight of the newest residual in the slow average.
     pub rate: f32,
-    pub clip: f32,
-    /// Weight of the newest residual in the slow average, and the largest that counts.
     pub weight: f32,
-    pub largest: f32,
+    /// The most standard deviations that count in either.
+    pub clip: f32,
 }
 
 impl Follow {
@@ -321,9 +320,9 @@ impl Follow {
         let (missing, strange) = (input.is_nan(), residual.is_nan());
         // What overflowed on its way through the network is far, and no more than that.
         let e = ((residual - usual) / scale).min(c(self.clip)).max(c(-self.clip));
-        let moved = mean + c(self.rate) * scale * strange.select(c(0.0), e);
-        let counts = strange.select(c(0.0), residual.min(c(self.largest)).max(c(-self.largest)));
-        let followed = average + c(self.weight) * (counts - average);
+        let e = scale * strange.select(c(0.0), e);
+        let moved = mean + c(self.rate) * e;
+        let followed = average + c(self.weight) * (usual + e - average);
         [missing.select(mean, moved), missing.select(average, followed), missing.select(c(0.0), residual)]
     }
 }
@@ -442,7 +441,7 @@ mod tests {
             assert!(got.present == expect.present && close(got.sum, expect.sum, 1e-5), "{n}: {got:?} {expect:?}");
             assert!(parts.iter().zip(&input).all(|(part, x)| !x.is_nan() || *part == 1.0));
 
-            let follow = Follow { rate: 0.5, clip: 3.0, weight: 0.25, largest: 10.0 };
+            let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };
             let mut state = followed_by(&[row(4), row(5)].concat());
             let mut left = all.clone();
             follow.see(n, numbers, &mut state, (0, n), &mut left, &all_inputs);
@@ -454,7 +453,7 @@ mod tests {
                 let expect = if input[i].is_nan() {
                     [before, slow, 0.0]
                 } else {
-                    [before + 0.5 * scale[i] * e, slow + 0.25 * (r.clamp(-10.0, 10.0) - slow), r]
+                    [before + 0.5 * (scale[i] * e), slow + 0.25 * (mean[i] + scale[i] * e - slow), r]
                 };
                 assert_eq!([moved[i], average[i], left[i]], expect, "{n} {i}");
             }
@@ -471,9 +470,9 @@ mod tests {
         let mut parts = [0.0; 3];
         let errors = errors(3, &values, &[0.0; 3], (&mean, &scale), (32.0, 1e-4), &mut parts);
         assert!(errors.sum.is_finite() && errors.sum > 3e3 && parts.iter().all(|part| part.is_finite()), "{errors:?}");
-        let follow = Follow { rate: 0.5, clip: 3.0, weight: 0.25, largest: 10.0 };
+        let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };
         let (mut state, mut left) = ([0.0; 6], values);
         follow.see(3, (&mean, &scale), &mut state, (0, 3), &mut left, &[0.0; 3]);
-        assert_eq!(state, [0.0, 1.5, -1.5, 0.0, 2.5, -2.5]);
+        assert_eq!(state, [0.0, 1.5, -1.5, 0.0, 0.75, -0.75]);
     }
 }

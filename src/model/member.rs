@@ -13,11 +13,11 @@ use super::residual::Residuals;
 use super::view::View;
 
 /// Weight of the newest record in a smoothed level.
-const SMOOTHING: f64 = 0.3;
-/// Rate at which the mean of a residual is followed: machines drift, and what they drift to is no longer strange. One record
-/// moves it by at most this many standard deviations.
-/// Of its slow average, in which small shifts show that last, the newest record has that weight.
-const FOLLOWED: Follow = Follow { rate: 0.002, clip: 3.0, weight: 0.03, largest: 1e6 };
+const SMOOTHING: f64 = 0.5;
+/// Rate at which the mean of a residual is followed: machines drift, and what they drift to is no longer strange. Of its slow average, in
+/// which small shifts show that last, the newest record has that weight. In either a record counts for at most so many standard deviations:
+/// one spike is no shift.
+const FOLLOWED: Follow = Follow { rate: 0.002, weight: 0.03, clip: 3.0 };
 /// Part of the slow average in a rank, beside the distance itself.
 const SLOW_SHARE: f64 = 1.0 / 3.0;
 /// Largest ratio of a distance to the median; its logarithm is still finite and comparable.

@@ -74,6 +74,11 @@ pub struct Part {
 const DECIDING_WINDOW: usize = 5;
 /// The same of a single feature; one value alone has no shape.
 const SINGLE_FEATURE_WINDOW: usize = 10;
+/// A record is in as many windows as they are long, and what is over would rank as high as what is new: of a single feature most of the rank
+/// comes from a network that sees fewer records, which has the weight 1.
+const SINGLE_FEATURE_RECENT: usize = 3;
+/// Of those that see more, together.
+const PAST_WEIGHT: f64 = 0.5;
 /// Widest hidden layers of a network that ranks.
 const RANKING_HIDDEN: usize = 128;
 /// A network that decides needs little: with a wide code it would learn to copy faults too.
@@ -84,38 +89,46 @@ const CLIP: f32 = 8.0;
 
 /// The networks of a model; the last one decides. `window`: what the user wants for it.
 pub fn parts(profile: Profile, ordered: bool, features: usize, window: Option<usize>) -> Vec<Part> {
-    if !ordered {
-        let view = View { window: window.unwrap_or(1), context: false, clip: 0.0 };
-        return vec![Part { view, weight: 1.0, hidden_max: RANKING_HIDDEN, code_max: usize::MAX, seed: 0 }];
-    }
-    let past = View { window: SINGLE_FEATURE_WINDOW, context: false, clip: 0.0 };
-    let ranking = |view: View, weight: f64, seed: u64| {
-        // One feature has no sensors beside it to be compared with: its own past takes their place.
-        let view = if features == 1 { View { clip: view.clip, ..past } } else { view };
-        Part { view, weight, hidden_max: RANKING_HIDDEN, code_max: usize::MAX, seed }
-    };
-    let alone = View { window: 1, context: false, clip: 0.0 };
-    let with_context = |clip: f32| View { window: 1, context: true, clip };
+    let view = |window: usize, context: bool, clip: f32| View { window, context, clip };
     let fixed = |view: View| View { window: window.unwrap_or(view.window), ..view };
-    let deciding = Part {
-        view: fixed(if features == 1 { past } else { View { window: DECIDING_WINDOW, ..alone } }),
+    let ranking = |view: View, weight: f64, seed: u64| Part {
+        view,
+        weight,
+        hidden_max: RANKING_HIDDEN,
+        code_max: usize::MAX,
+        seed,
+    };
+    let deciding = |window: usize| Part {
+        view: fixed(view(window, false, 0.0)),
         weight: 0.0,
         hidden_max: DECIDING_HIDDEN,
         code_max: DECIDING_CODE,
         seed: 0,
     };
+    if !ordered {
+        return vec![ranking(fixed(view(1, false, 0.0)), 1.0, 0)];
+    }
+    if features == 1 {
+        // It has no sensors beside it to be compared with: its own past takes their place.
+        let past = |clip: f32, weight: f64, seed: u64| ranking(view(SINGLE_FEATURE_WINDOW, false, clip), weight, seed);
+        let recent = ranking(view(SINGLE_FEATURE_RECENT, false, CLIP), 1.0, 3);
+        let deciding = deciding(SINGLE_FEATURE_WINDOW);
+        return match profile {
+            Profile::Fast => vec![ranking(deciding.view, 1.0, 0)],
+            Profile::Balanced => vec![past(CLIP, PAST_WEIGHT, 1), recent, deciding],
+            Profile::Thorough => {
+                vec![past(CLIP / 2.0, PAST_WEIGHT / 2.0, 1), past(CLIP, PAST_WEIGHT / 2.0, 2), recent, deciding]
+            }
+        };
+    }
+    let with_context = |clip: f32, seed: u64| ranking(view(1, true, clip), 1.0, seed);
+    let deciding = deciding(DECIDING_WINDOW);
     match profile {
-        Profile::Fast => {
-            let both = ranking(alone, 1.0, 0);
-            vec![Part { view: fixed(both.view), ..both }]
+        Profile::Fast => vec![ranking(fixed(view(1, false, 0.0)), 1.0, 0)],
+        Profile::Balanced => vec![with_context(CLIP, 1), deciding],
+        Profile::Thorough => {
+            vec![with_context(CLIP / 2.0, 1), with_context(CLIP, 2), ranking(view(1, false, 0.0), 0.5, 3), deciding]
         }
-        Profile::Balanced => vec![ranking(with_context(CLIP), 1.0, 1), deciding],
-        Profile::Thorough => vec![
-            ranking(with_context(CLIP / 2.0), 1.0, 1),
-            ranking(with_context(CLIP), 1.0, 2),
-            ranking(alone, 0.5, 3),
-            deciding,
-        ],
     }
 }
 
