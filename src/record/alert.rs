@@ -192,10 +192,10 @@ mod tests {
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 2.1103339701839134,
+            score: 2.2613418248705197,
             record_score: 1.6388546289810642,
             incident: Some(Offset(5723)),
-            model: "344b16da60cb83af",
+            model: "da0e36057601e326",
             sensors: &sensors,
             other_share: 0.0,
         };
