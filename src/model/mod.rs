@@ -183,10 +183,12 @@ pub(crate) struct Judged {
     pub alone: f64,
 }
 
-/// Keeps flagged records above all others; `acute`: of those, how close they are to what opens an incident, at most 1.
+/// Keeps flagged records above all others; `acute`: how close a record is to what opens an incident, at most 1.
 fn score(flagged: bool, rank: f64, acute: f64) -> f64 {
     if !flagged {
-        return rank / (1.0 + rank);
+        // What is on its way to an incident is stranger than what is not; half as much, as what ranks knows better.
+        let both = rank + acute / 2.0;
+        return both / (1.0 + both);
     }
     // By rank + acute, and 1 + rank of what is strange and opens incidents: whatever is only held, or slowly seen, is less
     // sure, and above 1 all the same.
@@ -474,7 +476,7 @@ impl Model {
                 let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
                 let alone = rank / threshold.min(lowest);
                 let flagged = alone >= 1.0;
-                Judged { flagged, alone, score: score(flagged, rank / threshold, 1.0) }
+                Judged { flagged, alone, score: score(flagged, rank / threshold, f64::from(u8::from(flagged))) }
             }
         }
     }
