@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::number::short;
 use super::scalar::Scalar;
 use super::trie::Roles;
 use super::walk::{A_NUMBER, Found, wrong_type};
@@ -48,9 +49,9 @@ impl Columns {
     pub fn read<'a>(&self, line: &'a str, values: &mut [f64]) -> Result<Found<'a>, Refusal> {
         let mut found = Found::default();
         let mut index = 0;
-        cells(line, self.delimiter, &mut |cell| {
+        cells(line, self.delimiter, &mut |cell, number| {
             if let Some(column) = self.columns.get(index) {
-                column.keep(cell, values, &mut found)?;
+                column.keep(cell, number, values, &mut found)?;
             }
             index += 1;
             Ok(())
@@ -65,7 +66,7 @@ impl Columns {
     /// Calls `each` with the name of every column, and its cell in a line that was read before.
     pub fn each(&self, line: &str, each: &mut dyn FnMut(&str, &str)) {
         let mut names = self.columns.iter();
-        let _ = cells(line, self.delimiter, &mut |cell| {
+        let _ = cells(line, self.delimiter, &mut |cell, _| {
             if let Some(column) = names.next() {
                 each(&column.name, &cell);
             }
@@ -75,11 +76,18 @@ impl Columns {
 }
 
 impl Column {
-    fn keep<'a>(&self, cell: Cow<'a, str>, values: &mut [f64], found: &mut Found<'a>) -> Result<(), Refusal> {
+    /// `number`: what the cell is, if that is known already.
+    fn keep<'a>(
+        &self,
+        cell: Cow<'a, str>,
+        number: Option<f64>,
+        values: &mut [f64],
+        found: &mut Found<'a>,
+    ) -> Result<(), Refusal> {
         let Roles { feature, series, time } = self.roles;
         let scalar = Scalar::Cell(cell);
         if let Some(index) = feature {
-            match scalar.number() {
+            match number.map_or_else(|| scalar.number(), Ok) {
                 Ok(value) if value.is_infinite() => return Err(Refusal::OutOfRange { field: self.name.clone() }),
                 Ok(value) => values[index] = value,
                 Err(kind) => return Err(wrong_type(&self.name, A_NUMBER, kind)),
@@ -95,19 +103,30 @@ impl Column {
     }
 }
 
-type Each<'f, 'a> = &'f mut dyn FnMut(Cow<'a, str>) -> Result<(), Refusal>;
+type Each<'f, 'a> = &'f mut dyn FnMut(Cow<'a, str>, Option<f64>) -> Result<(), Refusal>;
 
-/// Calls `each` with every cell of a line, without the blanks around it.
+/// Calls `each` with every cell of a line, without the blanks around it, and the number that it is if that is a short one.
 fn cells<'a>(line: &'a str, delimiter: char, each: Each<'_, 'a>) -> Result<(), Refusal> {
     let line = line.strip_suffix('\n').unwrap_or(line);
     let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.contains('"') {
+    // To the end, whatever is found: so many bytes are looked at at once.
+    let (quotes, ends) = line.bytes().fold((false, false), |(quotes, ends), byte| {
+        (quotes | (byte == b'"'), ends | (byte == b'\n') | (byte == b'\r'))
+    });
+    if quotes {
         return quoted(line, delimiter, each);
     }
-    if line.contains(['\n', '\r']) {
+    if ends {
         return Err(more_lines());
     }
-    line.split(delimiter).try_for_each(|cell| each(Cow::Borrowed(cell.trim())))
+    let mut begin = 0;
+    line.split(delimiter).try_for_each(|cell| {
+        let end = begin + cell.len();
+        let number = short(line.as_bytes(), begin, end);
+        begin = end + delimiter.len_utf8();
+        // A number has no blanks around it.
+        each(Cow::Borrowed(if number.is_some() { cell } else { cell.trim() }), number)
+    })
 }
 
 /// As [`cells`]: with quotes, inside which there may be delimiters and ends of lines (RFC 4180, section 2).
@@ -122,9 +141,48 @@ fn quoted<'a>(line: &'a str, delimiter: char, each: Each<'_, 'a>) -> Result<(), 
     if next(&mut row)? {
         return Err(more_lines());
     }
-    cells.into_iter().try_for_each(|cell| each(Cow::Owned(cell)))
+    cells.into_iter().try_for_each(|cell| each(Cow::Owned(cell), None))
 }
 
 fn more_lines() -> Refusal {
     Refusal::InvalidCsv { error: "more than one line".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::scalar::number_of_cell;
+    use super::*;
+
+    #[test]
+    fn a_number_is_the_same_wherever_it_is_in_a_line() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut numbers = 0;
+        for _ in 0..50_000 {
+            let columns: Vec<String> = (0..rng.random_range(1..6)).map(|i| format!("c{i}")).collect();
+            let paths: Vec<FieldPath> = columns.iter().map(|name| name.parse().unwrap()).collect();
+            let settings = InputSettings { csv_columns: columns.clone(), ..InputSettings::default() };
+            let cell = |_: &String| -> String {
+                let characters: &[u8] = if rng.random_bool(0.8) { b"0123456789.-" } else { b"0123456789.-+eE tru" };
+                (0..rng.random_range(0..10))
+                    .map(|_| char::from(characters[rng.random_range(0..characters.len())]))
+                    .collect()
+            };
+            let cells: Vec<String> = columns.iter().map(cell).collect();
+            let mut values = vec![0.0; cells.len()];
+            let read = Columns::new(&settings, &paths).unwrap().read(&cells.join(","), &mut values).map(|_| ());
+            let expect: Option<Vec<f64>> = cells.iter().map(|cell| number_of_cell(cell)).collect();
+            let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            match expect.filter(|values| values.iter().all(|v| !v.is_infinite())) {
+                Some(expect) => {
+                    assert!(read.is_ok() && bits(&values) == bits(&expect), "{cells:?}: {values:?}");
+                    numbers += 1;
+                }
+                None => assert!(read.is_err(), "{cells:?}: {values:?}"),
+            }
+        }
+        assert!(numbers > 5_000, "{numbers}");
+    }
 }

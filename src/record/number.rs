@@ -40,7 +40,7 @@ fn eight_digits(digits: u64) -> u64 {
 pub(super) fn short(text: &[u8], begin: usize, end: usize) -> Option<f64> {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let eight = u64::from_le_bytes(*text.get(end.checked_sub(8)?..end)?.first_chunk()?);
-    let negative = text[begin] == b'-';
+    let negative = *text.get(begin)? == b'-';
     let length = end.wrapping_sub(begin + usize::from(negative));
     if !(1..=8).contains(&length) {
         return None;
