@@ -476,8 +476,29 @@ impl Model {
                 let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
                 let alone = rank / threshold.min(lowest);
                 let flagged = alone >= 1.0;
-                Judged { flagged, alone, score: score(flagged, rank / threshold, f64::from(u8::from(flagged))) }
+                // How close it is to a level that comes and goes is no part of how strange a record is.
+                let acute = if flagged { 1.0 } else { 0.0 };
+                Judged { flagged, alone, score: score(flagged, rank / threshold, acute) }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::score;
+
+    #[test]
+    fn one_is_the_threshold_and_rank_and_closeness_count_on_either_side() {
+        // Ranks are logarithms.
+        let steps = [0.0, 0.2, 0.5, 0.9, 1.0, 1.5, 4.0, 100.0];
+        for flagged in [false, true] {
+            for (rank, acute) in steps.into_iter().flat_map(|rank| [0.0, 0.4, 0.9].map(|acute| (rank, acute))) {
+                let found = score(flagged, rank, acute);
+                assert!(found >= 0.0 && (found >= 1.0) == flagged, "{flagged} {rank} {acute}: {found}");
+                assert!(score(flagged, rank + 0.1, acute) > found && score(flagged, rank, acute + 0.1) > found);
+            }
+        }
+        assert_eq!(score(true, 3.0, 1.0), 4.0);
     }
 }
