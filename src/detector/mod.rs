@@ -152,7 +152,7 @@ struct MemberBatch {
     residuals: Vec<f32>,
     /// Slow averages of the residuals, records x inputs.
     slow: Vec<f32>,
-    /// Distances of the residual and of the slow average.
+    /// Distances of the residual, and of the slow average or, without an order, of the code.
     distances: Vec<[f64; 2]>,
 }
 
@@ -492,6 +492,8 @@ impl Batch {
                 for (row, &i) in tile.residuals().chunks_exact(inputs).zip(part) {
                     residuals[i * inputs..][..inputs].copy_from_slice(row);
                 }
+                let codes = model.code_distances(at, tile).into_iter().flatten();
+                codes.zip(part).for_each(|(distance, &i)| distances[i][1] = distance);
             }
         }
     }
@@ -541,16 +543,16 @@ impl Batch {
                 for (which, of) in
                     [&*residuals, &*slow].into_iter().enumerate().take(1 + usize::from(model.is_followed(at)))
                 {
+                    let range = |i: usize| i * inputs..(i + 1) * inputs;
                     tile.clear();
-                    for &i in part {
-                        let range = i * inputs..(i + 1) * inputs;
-                        tile.push_residual(&of[range.clone()], &x[range], gaps);
-                    }
+                    part.iter().for_each(|&i| tile.push_residual(&of[range(i)], &x[range(i)], gaps));
                     model.whiten(at, which == 1, tile);
                     for (row, &i) in part.iter().enumerate() {
                         distances[i][which] = tile.distance(row);
                         if !model.ordered() {
-                            tile.contributions(row, &mut self.parts[i * features..][..features]);
+                            let parts = &mut self.parts[i * features..][..features];
+                            tile.contributions(row, parts);
+                            model.contributions(distances[i], &of[range(i)], &x[range(i)], parts);
                         }
                     }
                 }

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::clean::{NUMBERS, Noise};
 use super::fleet::{Fleet, Prior};
 use super::law::Law;
-use super::member::{Member, Slow, Term};
+use super::member::{Measured, Member, Term};
 use super::network::{Dense, Network};
 use super::projection::Plane;
 use super::reference::{BINS, EDGES, Reference, Sensor};
@@ -27,7 +27,7 @@ use super::{ARTIFACT_BYTES_MAX, Deciding, Known, Model, Profile, RowCounts, Trai
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 10;
+const FORMAT: u32 = 11;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
@@ -218,8 +218,10 @@ impl Member {
             out.push((format!("{name}.distance"), Tensor::wide(&[distance.median, distance.top])));
         };
         statistics(&format!("{name}.residual"), &self.residuals, &self.distance);
-        if let Some(Slow { residuals, distance }) = &self.slow {
-            statistics(&format!("{name}.slow"), residuals, distance);
+        for (what, of) in [("slow", &self.slow), ("code", &self.code)] {
+            if let Some(Measured { residuals, distance }) = of {
+                statistics(&format!("{name}.{what}"), residuals, distance);
+            }
         }
     }
 }
@@ -407,26 +409,26 @@ impl Reader<'_> {
         }
         let ranks = weight > 0.0;
         let (residuals, distance) = self.statistics(&format!("{name}.residual"), inputs, ranks)?;
-        let slow = if ranks && ordered {
-            let (residuals, distance) = self.statistics(&format!("{name}.slow"), inputs, true)?;
-            Some(Slow { residuals, distance })
-        } else {
-            None
+        let measured = |what: &str, width: usize| {
+            let (residuals, distance) = self.statistics(&format!("{name}.{what}"), width, true)?;
+            Ok::<_, ArtifactError>(Measured { residuals, distance })
         };
-        Ok(Member { view, weight, network, kept, noise, residuals, distance, slow })
+        let slow = (ranks && ordered).then(|| measured("slow", inputs)).transpose()?;
+        let code = (ranks && !ordered).then(|| measured("code", network.code())).transpose()?;
+        Ok(Member { view, weight, network, kept, noise, residuals, distance, slow, code })
     }
 
-    fn statistics(&self, name: &str, inputs: usize, ranks: bool) -> Result<(Residuals, Term), ArtifactError> {
-        let whitening = if ranks && inputs <= WHITENED_MAX {
-            Some(self.matrix(&format!("{name}.whitening"), inputs, inputs)?)
+    fn statistics(&self, name: &str, width: usize, ranks: bool) -> Result<(Residuals, Term), ArtifactError> {
+        let whitening = if ranks && width <= WHITENED_MAX {
+            Some(self.matrix(&format!("{name}.whitening"), width, width)?)
         } else {
             None
         };
-        let scale = self.narrow(&format!("{name}.scale"), &[inputs])?;
+        let scale = self.narrow(&format!("{name}.scale"), &[width])?;
         if let Some(v) = scale.iter().find(|v| **v <= 0.0) {
             return Err(value(&format!("{name}.scale"), v, "more than 0"));
         }
-        let mean = self.narrow(&format!("{name}.mean"), &[inputs])?;
+        let mean = self.narrow(&format!("{name}.mean"), &[width])?;
         let distance = format!("{name}.distance");
         let [median, top] = self.wide(&distance, 2)?[..] else { unreachable!("two numbers were asked for") };
         sound(&distance, median, 1e-12, 1e30)?;

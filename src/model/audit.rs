@@ -162,7 +162,17 @@ impl<'a> Crossed<'a> {
 
 fn deciding(part: &Part, network: Network, residuals: Residuals) -> Member {
     let (kept, noise) = (Vec::new(), Vec::new());
-    Member { view: part.view, weight: 0.0, network, kept, noise, residuals, distance: Term::NONE, slow: None }
+    Member {
+        view: part.view,
+        weight: 0.0,
+        network,
+        kept,
+        noise,
+        residuals,
+        distance: Term::NONE,
+        slow: None,
+        code: None,
+    }
 }
 
 /// How large residuals ordinarily are: without the strangest records.

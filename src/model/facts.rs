@@ -99,9 +99,15 @@ impl Model {
         let network = |sizes: Vec<usize>| sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>();
         let whitenings = |member: &Member| {
             let square = |of: &residual::Residuals| of.whitening.as_ref().map_or(0, |matrix| matrix.len());
-            square(&member.residuals) + member.slow.as_ref().map_or(0, |slow| square(&slow.residuals))
+            let beside = member.slow.iter().chain(&member.code);
+            square(&member.residuals) + beside.map(|of| square(&of.residuals)).sum::<usize>()
         };
-        self.members.iter().map(|member| network(member.network.sizes()) + whitenings(member)).sum()
+        // A code that is measured is computed once more.
+        let encoder = |member: &Member| {
+            let layers = &member.network.layers[..member.network.encoder];
+            member.code.as_ref().map_or(0, |_| layers.iter().map(|layer| layer.weight.len()).sum())
+        };
+        self.members.iter().map(|member| network(member.network.sizes()) + encoder(member) + whitenings(member)).sum()
     }
 
     /// Numbers that a series is remembered by: f32 and f64.

@@ -9,7 +9,7 @@ use super::hands::{Hands, Progress, Training};
 use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
 use super::law::{self, Peaks};
-use super::member::{Member, Slow, Term};
+use super::member::{Measured, Member, Term};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
 use super::projection::Plane;
@@ -133,6 +133,7 @@ pub(super) fn calibrate(
     let seen = Inputs::new(&rows, view);
     let mut held = Held::of(&seen, &split, &network);
     held.learn_noise(&seen, &split, &network);
+    held.see_codes(&seen, &split, &network, ordered);
     let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
     let (member, held) = calibrated(network, held, (view, 1.0), ordered)?;
     let deciding = decide(&member, &held, ordered);
@@ -196,6 +197,7 @@ fn learn(
     // Calibration can be broken off too.
     training.done(0)?;
     held.learn_noise(&seen, &split, &network);
+    held.see_codes(&seen, &split, &network, ordered);
     calibrated(network, held, (part.view, part.weight), ordered)
 }
 
@@ -206,19 +208,20 @@ fn calibrated(
     (view, weight): (View, f64),
     ordered: bool,
 ) -> Result<(Member, Held), FitError> {
-    let ranks = weight > 0.0;
-    let (residuals, distance) = if ranks {
-        held.distances = held.cross_fitted(&held.residuals, SHRINK_MIN)?;
-        (Residuals::fit(held.residuals.view(), SHRINK_MIN)?, Term::fit(held.distances.clone()))
-    } else {
-        (Residuals::standard(held.residuals.view()), Term::NONE)
-    };
     let (kept, noise) = (held.kept.clone(), held.noise.clone());
-    let mut member = Member { view, weight, network, kept, noise, residuals, distance, slow: None };
-    if ranks && ordered {
-        let averages = held.slow_averages(&member);
-        let distance = Term::fit(held.cross_fitted(&averages, SHRINK_MIN_SLOW)?);
-        member.slow = Some(Slow { residuals: Residuals::fit(averages.view(), SHRINK_MIN_SLOW)?, distance });
+    if weight <= 0.0 {
+        let (residuals, distance) = (Residuals::standard(held.residuals.view()), Term::NONE);
+        let member = Member { view, weight, network, kept, noise, residuals, distance, slow: None, code: None };
+        return Ok((member, held));
+    }
+    let (Measured { residuals, distance }, distances) = held.measured(&held.residuals, SHRINK_MIN)?;
+    let mut member = Member { view, weight, network, kept, noise, residuals, distance, slow: None, code: None };
+    if ordered {
+        member.slow = Some(held.measured(&held.slow_averages(&member), SHRINK_MIN_SLOW)?.0);
+    } else {
+        let (measured, of_codes) = held.measured(&held.codes, SHRINK_MIN)?;
+        member.code = Some(measured);
+        held.levels = distances.iter().zip(of_codes).map(|(of, code)| member.level_alone(*of, code)).collect();
     }
     Ok((member, held))
 }
@@ -245,8 +248,7 @@ fn decide(member: &Member, held: &Held, ordered: bool) -> Deciding {
     if ordered {
         return Deciding::Laws(law::learn(&held.stretches(member), Peaks::Mean));
     }
-    let levels = held.distances.iter().map(|distance| member.distance.level(*distance)).collect();
-    Deciding::Tail(Tail::fit(levels))
+    Deciding::Tail(Tail::fit(held.levels.clone()))
 }
 
 /// What a network makes of the held-out windows.
@@ -262,8 +264,9 @@ pub(super) struct Held {
     /// Of each feature of the newest record.
     kept: Vec<f32>,
     noise: Vec<Noise>,
-    /// Cross-fitted.
-    distances: Vec<f64>,
+    /// Windows x width of the code; only where there is no order, and what ranks a window then (cross-fitted).
+    codes: Array2<f32>,
+    levels: Vec<f64>,
 }
 
 /// Of a number that comes piece by piece (Welford 1962).
@@ -294,25 +297,18 @@ impl Variance {
 impl Held {
     pub fn of(seen: &Inputs, split: &Split, network: &Network) -> Self {
         let mut residuals = Array2::zeros((split.held_out.len(), seen.width()));
-        let kernel = network.kernel();
-        let mut tile = Tile::new(&kernel);
-        let mut input = vec![0.0; seen.width()];
         let (features, newest) = (seen.rows.features, (seen.view.window - 1) * seen.rows.features);
         let mut variances = vec![[Variance::default(); 2]; features];
-        for (start, part) in (0..).step_by(TILE).zip(split.held_out.chunks(TILE)) {
-            tile.clear();
-            for held in part {
-                seen.write(held.row, &mut input);
-                tile.push(&input, true);
-                variances.iter_mut().zip(&input[newest..]).for_each(|([of, _], x)| of.take(*x));
-            }
-            tile.reconstruct(&kernel);
-            let mut out = residuals.slice_mut(s![start..start + part.len(), ..]);
+        rebuilt(seen, split, network, None, |start, tile| {
+            let mut out = residuals.slice_mut(s![start..start + tile.rows(), ..]);
             out.iter_mut().zip(tile.residuals()).for_each(|(to, r)| *to = *r);
             tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
-            for residual in out.rows() {
-                variances.iter_mut().zip(residual.iter().skip(newest)).for_each(|([_, lost], r)| lost.take(*r));
-            }
+        });
+        let mut input = vec![0.0; seen.width()];
+        for (held, residual) in split.held_out.iter().zip(residuals.rows()) {
+            seen.write(held.row, &mut input);
+            variances.iter_mut().zip(&input[newest..]).for_each(|([of, _], x)| of.take(*x));
+            variances.iter_mut().zip(residual.iter().skip(newest)).for_each(|([_, lost], r)| lost.take(*r));
         }
         let kept = variances.iter().map(|[of, lost]| {
             let (of, lost) = (of.value(), lost.value());
@@ -333,7 +329,21 @@ impl Held {
         };
         let follows = before.zip(&split.held_out).map(next).collect();
         let noise = vec![Noise::default(); features];
-        Self { residuals, blocks, series, follows, features, kept, noise, distances: Vec::new() }
+        let (codes, levels) = (Array2::zeros((0, 0)), Vec::new());
+        Self { residuals, blocks, series, follows, features, kept, noise, codes, levels }
+    }
+
+    /// Codes are of use only where there is no order.
+    fn see_codes(&mut self, seen: &Inputs, split: &Split, network: &Network, ordered: bool) {
+        if ordered {
+            return;
+        }
+        let encoder = network.encoder();
+        self.codes = Array2::zeros((split.held_out.len(), network.code()));
+        rebuilt(seen, split, network, Some(&encoder), |start, tile| {
+            let mut out = self.codes.slice_mut(s![start..start + tile.rows(), ..]);
+            out.iter_mut().zip(tile.encode(&encoder)).for_each(|(to, code)| *to = *code);
+        });
     }
 
     /// Of a network that sees records as they are, as one that decides does: only by such are they cleaned.
@@ -360,6 +370,13 @@ impl Held {
             row.iter_mut().zip(&state[inputs..]).filter(|(r, _)| !r.is_nan()).for_each(|(r, average)| *r = *average);
         }
         averages
+    }
+
+    /// What `values`, one row for each window, look like; and their distances, cross-fitted.
+    fn measured(&self, values: &Array2<f32>, shrink_min: f64) -> Result<(Measured, Vec<f64>), FitError> {
+        let distances = self.cross_fitted(values, shrink_min)?;
+        let (residuals, distance) = (Residuals::fit(values.view(), shrink_min)?, Term::fit(distances.clone()));
+        Ok((Measured { residuals, distance }, distances))
     }
 
     /// Distances of the rows of `values`, in order. Each quarter of the held-out blocks is measured with the statistics of the other
@@ -402,6 +419,27 @@ impl Held {
     fn stretches(&self, member: &Member) -> Vec<Vec<Statistic>> {
         let places = self.series.iter().copied().zip(self.blocks.iter().copied());
         stretches(places.zip(self.statistics(member)))
+    }
+}
+
+/// Shows `each` what the network makes of the held-out windows, a tile of them at a time, with the place of the first.
+fn rebuilt(
+    seen: &Inputs,
+    split: &Split,
+    network: &Network,
+    encoder: Option<&Kernel>,
+    mut each: impl FnMut(usize, &mut Tile),
+) {
+    let kernel = network.kernel();
+    let (mut tile, mut input) = (Tile::new(&kernel, encoder), vec![0.0; seen.width()]);
+    for (start, part) in (0..).step_by(TILE).zip(split.held_out.chunks(TILE)) {
+        tile.clear();
+        for held in part {
+            seen.write(held.row, &mut input);
+            tile.push(&input, true);
+        }
+        tile.reconstruct(&kernel);
+        each(start, &mut tile);
     }
 }
 

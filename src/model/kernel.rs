@@ -119,6 +119,11 @@ impl Kernel {
         self.layers.first().map_or(0, |layer| layer.inputs)
     }
 
+    /// What becomes of them.
+    pub fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.outputs)
+    }
+
     pub fn room(&self) -> Room {
         let columns = vec![ZERO; GROUPS * self.width];
         Room { from: columns.clone(), to: columns }

@@ -20,6 +20,10 @@ const SMOOTHING: f64 = 0.5;
 const FOLLOWED: Follow = Follow { rate: 0.002, weight: 0.03, clip: 3.0 };
 /// Part of the slow average in a rank, beside the distance itself.
 const SLOW_SHARE: f64 = 1.0 / 3.0;
+/// Part of the code in the distance of a record without an order, beside the residual, each in units of its median (Pomerantsev 2008). A residual says
+/// how far a record lies from what the network can rebuild, its code how far out it lies there (the orthogonal and the score distance of
+/// Hubert, Rousseeuw & Vanden Branden 2005): neither says more.
+const CODE_SHARE: f64 = 0.5;
 /// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
 const RATIO_MAX: f64 = 1e30;
 /// Part of an ordinary square that counts where nothing is above one.
@@ -43,7 +47,10 @@ pub struct Member {
     pub residuals: Residuals,
     pub distance: Term,
     /// The same of the slow averages; only of records with an order.
-    pub slow: Option<Slow>,
+    pub slow: Option<Measured>,
+    /// The same of the codes; only of records without an order. Machines drift along what a network rebuilds: of records with an order it is
+    /// where a machine works, not what is wrong with it.
+    pub code: Option<Measured>,
 }
 
 /// A member, ready for use.
@@ -53,11 +60,14 @@ pub struct Kernels {
     /// Of the residuals, and of their slow averages; absent where they are not whitened.
     pub whitening: Option<Kernel>,
     pub slow: Option<Kernel>,
+    /// From an input to its code, and the whitening of that; only where codes are measured.
+    pub encoder: Option<Kernel>,
+    pub code: Option<Kernel>,
 }
 
-/// Of the slow averages of residuals.
+/// What values of a kind look like on held-out records, and how far they lie from that.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Slow {
+pub struct Measured {
     pub residuals: Residuals,
     pub distance: Term,
 }
@@ -138,26 +148,60 @@ impl Member {
         FOLLOWED.see(self.network.inputs(), self.residuals.numbers(), state, (mean, average), residual, input);
     }
 
-    /// What is done for each record, ready for use.
-    pub fn kernels(&self) -> Kernels {
-        Kernels {
-            network: self.network.kernel(),
-            whitening: self.residuals.kernel(),
-            slow: self.slow.as_ref().and_then(|slow| slow.residuals.kernel()),
+    /// What each feature has to do with how far a record without an order lies, each distance in units of its median. `parts`, one per feature:
+    /// the squares of its whitened residual, before. How far out a code lies is told by what is rebuilt from it.
+    pub fn contributions(&self, [distance, code]: [f64; 2], residual: &[f32], input: &[f32], parts: &mut [f32]) {
+        let spread = |ratio: f64, sum: f64| if sum > 0.0 { ratio.min(RATIO_MAX) / sum } else { 0.0 };
+        let of_residual = spread(distance / self.distance.median, parts.iter().copied().map(f64::from).sum());
+        parts.iter_mut().for_each(|part| *part = (f64::from(*part) * of_residual) as f32);
+        let Some(Measured { distance: term, .. }) = &self.code else { return };
+        let rebuilt = || {
+            residual
+                .iter()
+                .zip(input)
+                .map(|(r, x)| f64::from(r + x).powi(2))
+                .map(|square| if square.is_finite() { square } else { 0.0 })
+        };
+        let of_code = spread(code / term.median, rebuilt().sum());
+        for (at, square) in rebuilt().enumerate() {
+            let part = &mut parts[at % parts.len()];
+            *part += (square * of_code) as f32;
         }
     }
 
-    /// The level of a record in the rank, not weighted, and the smoothed one that it leaves behind in `smoothed`.
-    pub fn level(&self, smoothed: &mut f64, distance: f64, slow: f64) -> f64 {
-        let level = self.distance.level(distance);
-        let Some(Slow { distance: term, .. }) = &self.slow else { return level };
-        *smoothed += SMOOTHING * (level - *smoothed);
-        (1.0 - SLOW_SHARE) * *smoothed + SLOW_SHARE * term.level(slow)
+    /// What is done for each record, ready for use.
+    pub fn kernels(&self) -> Kernels {
+        let whitening = |of: &Option<Measured>| of.as_ref().and_then(|of| of.residuals.kernel());
+        Kernels {
+            network: self.network.kernel(),
+            whitening: self.residuals.kernel(),
+            slow: whitening(&self.slow),
+            encoder: self.code.is_some().then(|| self.network.encoder()),
+            code: whitening(&self.code),
+        }
+    }
+
+    /// The level of a record in the rank, not weighted, and the smoothed one that it leaves behind in `smoothed`. `beside`: the distance of
+    /// the slow average, or of the code where there is no order.
+    pub fn level(&self, smoothed: &mut f64, distance: f64, beside: f64) -> f64 {
+        let Some(Measured { distance: term, .. }) = &self.slow else { return self.level_alone(distance, beside) };
+        *smoothed += SMOOTHING * (self.distance.level(distance) - *smoothed);
+        (1.0 - SLOW_SHARE) * *smoothed + SLOW_SHARE * term.level(beside)
+    }
+
+    /// The same of a record without an order.
+    pub fn level_alone(&self, distance: f64, code: f64) -> f64 {
+        let Some(Measured { distance: term, .. }) = &self.code else { return self.distance.level(distance) };
+        let code = code / term.median * self.distance.median;
+        self.distance.level((1.0 - CODE_SHARE) * distance + CODE_SHARE * code)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
+    use super::super::settings::Activation;
     use super::*;
 
     #[test]
@@ -165,6 +209,31 @@ mod tests {
         let term = Term::fit((1..=1_000).map(f64::from).collect());
         assert!((term.level(990.0) - 1.0).abs() < 0.01 && term.level(0.0) == 0.0 && term.level(f64::INFINITY) < 100.0);
         assert_eq!(term.level(term.median), term.ordinary());
+    }
+
+    #[test]
+    fn contributions_are_distances_in_medians_and_of_what_is_rebuilt_for_the_code() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let network = Network::new(4, 4, 2, Activation::Relu, &mut rng);
+        let standard = |width: usize| Residuals::standard(Array2::zeros((3, width)).view());
+        let [of_residual, of_code] = [2.0, 5.0].map(|median| Term { median, top: 1.0 });
+        let code = Some(Measured { residuals: standard(2), distance: of_code });
+        let view = View { window: 2, context: false, clip: 0.0 };
+        let (kept, noise, residuals) = (Vec::new(), Vec::new(), standard(4));
+        let member =
+            Member { view, weight: 1.0, network, kept, noise, residuals, distance: of_residual, slow: None, code };
+        // Two sensors in a window of two; one value is missing.
+        let (residual, input) = ([1.0, -1.0, 0.0, 7.0], [1.0, 0.0, 1.0, f32::NAN]);
+        let mut parts = [1.0, 3.0];
+        member.contributions([6.0, 10.0], &residual, &input, &mut parts);
+        // 3 medians of the residual as 1 to 3, and 2 of the code as 4 + 1 to 1.
+        let expected = [0.75 + 5.0 / 3.0, 2.25 + 1.0 / 3.0];
+        assert!(parts.iter().zip(expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6), "{parts:?}");
+        let mut nothing = [0.0; 2];
+        member.contributions([0.0, f64::INFINITY], &[0.0; 4], &[0.0; 4], &mut nothing);
+        assert_eq!(nothing, [0.0; 2]);
+        member.contributions([f64::INFINITY; 2], &residual, &input, &mut parts);
+        assert!(parts.iter().all(|part| part.is_finite()), "{parts:?}");
     }
 
     #[test]

@@ -67,7 +67,7 @@ use decision::Decision;
 pub(crate) use decision::Statistic;
 use fleet::Fleet;
 use law::Laws;
-use member::{Kernels, Member, Slow};
+use member::{Kernels, Measured, Member};
 use memory::Places;
 use recent::RARITIES;
 use reference::Reference;
@@ -362,7 +362,8 @@ impl Model {
 
     /// An empty tile for what network `member` does.
     pub(crate) fn tile(&self, member: usize) -> Tile {
-        Tile::new(&self.kernels[member].network)
+        let Kernels { network, encoder, .. } = &self.kernels[member];
+        Tile::new(network, encoder.as_ref())
     }
 
     /// Reconstructions and residuals of the inputs in the tile.
@@ -385,6 +386,14 @@ impl Model {
         self.members[member].slow.is_some()
     }
 
+    /// Of each input in the tile, which is reconstructed, the distance of its code; none where codes are not measured.
+    pub(crate) fn code_distances(&self, member: usize, tile: &mut Tile) -> Option<impl Iterator<Item = f64>> {
+        let Kernels { encoder, code: kernel, .. } = &self.kernels[member];
+        let Measured { residuals, .. } = self.members[member].code.as_ref()?;
+        tile.encode(encoder.as_ref()?);
+        Some(tile.code_distances(residuals, kernel.as_ref()))
+    }
+
     /// Whether network `member` takes part in the rank.
     pub(crate) fn ranks(&self, member: usize) -> bool {
         self.members[member].weight > 0.0
@@ -394,7 +403,7 @@ impl Model {
     pub(crate) fn whiten(&self, member: usize, slow: bool, tile: &mut Tile) {
         let (member, kernels) = (&self.members[member], &self.kernels[member]);
         match &member.slow {
-            Some(Slow { residuals, .. }) if slow => tile.whiten(residuals, kernels.slow.as_ref()),
+            Some(Measured { residuals, .. }) if slow => tile.whiten(residuals, kernels.slow.as_ref()),
             _ => tile.whiten(&member.residuals, kernels.whitening.as_ref()),
         }
     }
@@ -439,7 +448,14 @@ impl Model {
         };
     }
 
-    /// Judges a record, once and in order. `distances`: of each network the distance of its residual, and of the slow average.
+    /// What each feature has to do with how far a record without an order lies, in distances of ordinary records. `parts`, one per feature: the
+    /// squares of its whitened residual, before.
+    pub(crate) fn contributions(&self, distances: [f64; 2], residual: &[f32], input: &[f32], parts: &mut [f32]) {
+        self.members.iter().for_each(|member| member.contributions(distances, residual, input, parts));
+    }
+
+    /// Judges a record, once and in order. `distances`: of each network the distance of its residual, and of the slow average, or of the code
+    /// where there is no order.
     /// `parts`: what each feature contributed to the statistic; afterwards, what it has contributed to what decides. `creep`: part of an
     /// incident's height by which its bar rises with this record.
     pub(crate) fn decide(
@@ -452,9 +468,9 @@ impl Model {
         creep: f64,
     ) -> Judged {
         let (mut rank, mut weights) = (0.0, 0.0);
-        for (at, ([distance, slow], member)) in distances.zip(&self.members).enumerate() {
+        for (at, ([distance, beside], member)) in distances.zip(&self.members).enumerate() {
             if member.weight > 0.0 {
-                rank += member.weight * member.level(memory.level_mut(at), distance, slow);
+                rank += member.weight * member.level(memory.level_mut(at), distance, beside);
                 weights += member.weight;
             }
         }

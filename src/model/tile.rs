@@ -12,7 +12,7 @@ pub const TILE: usize = 256;
 /// (Rezende, Mohamed & Wierstra 2014, appendix F; McCoy, Kroon & Auret 2018 for sensor data).
 const IMPUTE_PASSES: usize = 5;
 
-/// `push` inputs, `reconstruct`, `whiten`, read results; `clear`.
+/// `push` inputs, `reconstruct` (and `encode`), `whiten`, read results; `clear`.
 pub struct Tile {
     inputs: usize,
     rows: usize,
@@ -23,13 +23,18 @@ pub struct Tile {
     reconstruction: Vec<f32>,
     residuals: Vec<f32>,
     whitened: Vec<f32>,
+    /// Rows x width of the code, empty without an encoder; and whitened.
+    codes: Vec<f32>,
+    whitened_codes: Vec<f32>,
     room: Room,
 }
 
 impl Tile {
-    pub fn new(network: &Kernel) -> Self {
+    /// `encoder`: of the network, for codes.
+    pub fn new(network: &Kernel, encoder: Option<&Kernel>) -> Self {
         let inputs = network.inputs();
         let empty = vec![0.0; TILE * inputs + LANES];
+        let codes = encoder.map_or_else(Vec::new, |encoder| vec![0.0; TILE * encoder.outputs() + LANES]);
         Self {
             inputs,
             rows: 0,
@@ -38,8 +43,14 @@ impl Tile {
             residuals: empty.clone(),
             whitened: empty.clone(),
             x: empty,
+            whitened_codes: codes.clone(),
+            codes,
             room: network.room(),
         }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     pub fn clear(&mut self) {
@@ -87,6 +98,20 @@ impl Tile {
             network.apply(*rows, x, reconstruction, room);
         }
         lanes::difference(*rows * *inputs, reconstruction, x, residuals);
+    }
+
+    /// After `reconstruct`: the codes of all inputs, rows x width. In place of what is missing they are of what was filled in.
+    pub fn encode(&mut self, encoder: &Kernel) -> &[f32] {
+        encoder.apply(self.rows, &self.x, &mut self.codes, &mut self.room);
+        &self.codes[..self.rows * encoder.outputs()]
+    }
+
+    /// After `encode`: the Mahalanobis distance of each code (mean square, so about 1 on ordinary records). `kernel`: of `codes`.
+    pub fn code_distances(&mut self, codes: &Residuals, kernel: Option<&Kernel>) -> impl Iterator<Item = f64> {
+        let Self { rows, codes: values, whitened_codes, room, .. } = self;
+        codes.whiten(kernel, *rows, values, &[], whitened_codes, room);
+        let width = codes.mean.len();
+        (0..*rows).map(move |row| lanes::squares(width, &whitened_codes[row * width..]) / width as f64)
     }
 
     /// After `reconstruct`: rows x inputs, reconstruction minus input; meaningless where the value is missing.
