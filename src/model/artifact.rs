@@ -27,7 +27,7 @@ use super::{ARTIFACT_BYTES_MAX, Deciding, Known, Model, Profile, RowCounts, Trai
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 11;
+const FORMAT: u32 = 12;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
@@ -208,6 +208,7 @@ impl Member {
             .flat_map(|noise| [noise.deviation, noise.apart, noise.apart_deviation].into_iter().chain(noise.weights));
         let noise: Vec<f32> = noise.collect();
         out.push((format!("{name}.noise"), Tensor::narrow(noise.iter(), vec![self.noise.len(), NOISE])));
+        out.push((format!("{name}.own"), Tensor::narrow(self.own.iter(), vec![self.own.len()])));
         let mut statistics = |name: &str, residuals: &Residuals, distance: &Term| {
             let Residuals { mean, scale, whitening } = residuals;
             out.push((format!("{name}.mean"), Tensor::narrow(mean.iter(), vec![mean.len()])));
@@ -407,6 +408,8 @@ impl Reader<'_> {
             weights.iter().try_for_each(|weight| sound("noise weight", f64::from(weight.abs()), 0.0, 1e3))?;
             noise.push(Noise { deviation, apart, apart_deviation, weights: *weights });
         }
+        let own = self.narrow(&format!("{name}.own"), &[features])?;
+        own.iter().try_for_each(|part| sound("own", f64::from(*part), 0.0, 1.0))?;
         let ranks = weight > 0.0;
         let (residuals, distance) = self.statistics(&format!("{name}.residual"), inputs, ranks)?;
         let measured = |what: &str, width: usize| {
@@ -415,7 +418,7 @@ impl Reader<'_> {
         };
         let slow = (ranks && ordered).then(|| measured("slow", inputs)).transpose()?;
         let code = (ranks && !ordered).then(|| measured("code", network.code())).transpose()?;
-        Ok(Member { view, weight, network, kept, noise, residuals, distance, slow, code })
+        Ok(Member { view, weight, network, kept, noise, own: own.into(), residuals, distance, slow, code })
     }
 
     fn statistics(&self, name: &str, width: usize, ranks: bool) -> Result<(Residuals, Term), ArtifactError> {

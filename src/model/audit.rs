@@ -148,7 +148,8 @@ impl<'a> Crossed<'a> {
         for (fold, (network, split)) in self.folds.iter().enumerate() {
             let held = Held::of(&self.inputs, split, network);
             let (chosen, Some(residuals)) = choose(&held, &split.held_out) else { continue };
-            let statistics = held.statistics(&deciding(self.part, network.clone(), residuals));
+            let member = deciding(self.part, network.clone(), residuals, held.own.clone());
+            let statistics = held.statistics(&member, &self.inputs, split);
             seen.extend(chosen.into_iter().map(|at| {
                 let window = &split.held_out[at];
                 let block = NETWORKS * window.block + fold;
@@ -160,7 +161,7 @@ impl<'a> Crossed<'a> {
     }
 }
 
-fn deciding(part: &Part, network: Network, residuals: Residuals) -> Member {
+fn deciding(part: &Part, network: Network, residuals: Residuals, own: Vec<f32>) -> Member {
     let (kept, noise) = (Vec::new(), Vec::new());
     Member {
         view: part.view,
@@ -168,6 +169,7 @@ fn deciding(part: &Part, network: Network, residuals: Residuals) -> Member {
         network,
         kept,
         noise,
+        own: own.into(),
         residuals,
         distance: Term::NONE,
         slow: None,
@@ -177,7 +179,7 @@ fn deciding(part: &Part, network: Network, residuals: Residuals) -> Member {
 
 /// How large residuals ordinarily are: without the strangest records.
 fn ordinary_residuals(sample: &Array2<f32>, part: &Part, network: &Network, features: usize) -> Residuals {
-    let mut member = deciding(part, network.clone(), Residuals::standard(sample.view()));
+    let mut member = deciding(part, network.clone(), Residuals::standard(sample.view()), vec![0.0; features]);
     for _ in 0..TRIMS {
         let kept = ordinary(&member.statistics(sample, features));
         member.residuals = Residuals::standard(sample.select(Axis(0), &kept).view());

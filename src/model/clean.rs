@@ -219,15 +219,7 @@ impl Sums {
 fn moves(seen: &Inputs, rows: &[HeldOut], network: &Network) -> Array2<f64> {
     let (features, window) = (seen.rows.features, seen.view.window.min(TAPS));
     let newest = (seen.view.window - 1) * features;
-    let count = (MOVED / features).clamp(MOVED_ROWS.0, MOVED_ROWS.1).min(rows.len());
-    let step = rows.len().div_ceil(count.max(1)).max(1);
-    let picked: Vec<usize> = rows.iter().step_by(step).map(|held| held.row).collect();
-    let mut inputs = Array2::zeros((picked.len(), seen.width()));
-    for (row, mut to) in picked.iter().zip(inputs.rows_mut()) {
-        let Some(to) = to.as_slice_mut() else { unreachable!("whole rows in standard layout") };
-        seen.write(*row, to);
-        to.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = 0.0);
-    }
+    let mut inputs = seen.some(rows, (MOVED / features).clamp(MOVED_ROWS.0, MOVED_ROWS.1));
     let rebuild = |inputs: &Array2<f32>| network.decode(network.encode(inputs.view()).view());
     let still = rebuild(&inputs);
     let mut moves = Array2::zeros((features, window));

@@ -1,15 +1,16 @@
 //! From a table of training records to a model. Nothing here ever sees a label.
 
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array2, ArrayView1, Axis, s};
 
 use super::audit;
 use super::bottleneck::Principal;
 use super::clean::Noise;
+use super::copied::copied;
 use super::hands::{Hands, Progress, Training};
 use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
 use super::law::{self, Peaks};
-use super::member::{Measured, Member, Term};
+use super::member::{Measured, Member, OWN_SHARE, Term};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
 use super::projection::Plane;
@@ -105,7 +106,10 @@ pub fn fit(
             counts.calibrating = records;
             Deciding::Laws(laws)
         }
-        None => decide(&member, &held, ordered),
+        None => {
+            let seen = Inputs::new(&rows, member.view);
+            decide(&member, &held, (&seen, &rows.split(member.view.window)), ordered)
+        }
     };
     let members = learned.into_iter().map(|(member, _)| member).chain([member]).collect();
     let known = Known { scaler, fleet, reference: Reference::of(&rows), plane };
@@ -136,7 +140,7 @@ pub(super) fn calibrate(
     held.see_codes(&seen, &split, &network, ordered);
     let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
     let (member, held) = calibrated(network, held, (view, 1.0), ordered)?;
-    let deciding = decide(&member, &held, ordered);
+    let deciding = decide(&member, &held, (&seen, &split), ordered);
     let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out, calibrating: held_out };
     let known = Known { scaler, fleet: None, reference: Reference::of(&rows), plane };
     let settings = (ModelSettings::default(), Profile::Fast);
@@ -208,14 +212,14 @@ fn calibrated(
     (view, weight): (View, f64),
     ordered: bool,
 ) -> Result<(Member, Held), FitError> {
-    let (kept, noise) = (held.kept.clone(), held.noise.clone());
+    let (kept, noise, own) = (held.kept.clone(), held.noise.clone(), held.own.clone().into());
     if weight <= 0.0 {
         let (residuals, distance) = (Residuals::standard(held.residuals.view()), Term::NONE);
-        let member = Member { view, weight, network, kept, noise, residuals, distance, slow: None, code: None };
+        let member = Member { view, weight, network, kept, noise, own, residuals, distance, slow: None, code: None };
         return Ok((member, held));
     }
     let (Measured { residuals, distance }, distances) = held.measured(&held.residuals, SHRINK_MIN)?;
-    let mut member = Member { view, weight, network, kept, noise, residuals, distance, slow: None, code: None };
+    let mut member = Member { view, weight, network, kept, noise, own, residuals, distance, slow: None, code: None };
     if ordered {
         member.slow = Some(held.measured(&held.slow_averages(&member), SHRINK_MIN_SLOW)?.0);
     } else {
@@ -244,9 +248,9 @@ pub(super) fn learn_network(
 }
 
 /// What the statistic that decides is like on held-out records.
-fn decide(member: &Member, held: &Held, ordered: bool) -> Deciding {
+fn decide(member: &Member, held: &Held, (seen, split): (&Inputs, &Split), ordered: bool) -> Deciding {
     if ordered {
-        return Deciding::Laws(law::learn(&held.stretches(member), Peaks::Mean));
+        return Deciding::Laws(law::learn(&held.stretches(member, seen, split), Peaks::Mean));
     }
     Deciding::Tail(Tail::fit(held.levels.clone()))
 }
@@ -264,6 +268,7 @@ pub(super) struct Held {
     /// Of each feature of the newest record.
     kept: Vec<f32>,
     noise: Vec<Noise>,
+    pub own: Vec<f32>,
     /// Windows x width of the code; only where there is no order, and what ranks a window then (cross-fitted).
     codes: Array2<f32>,
     levels: Vec<f64>,
@@ -330,7 +335,8 @@ impl Held {
         let follows = before.zip(&split.held_out).map(next).collect();
         let noise = vec![Noise::default(); features];
         let (codes, levels) = (Array2::zeros((0, 0)), Vec::new());
-        Self { residuals, blocks, series, follows, features, kept, noise, codes, levels }
+        let own = own(seen, split, network);
+        Self { residuals, blocks, series, follows, features, kept, noise, own, codes, levels }
     }
 
     /// Codes are of use only where there is no order.
@@ -412,14 +418,28 @@ impl Held {
     }
 
     /// The statistic that decides.
-    pub fn statistics(&self, member: &Member) -> Vec<Statistic> {
-        member.statistics(&self.residuals, self.features)
+    pub fn statistics(&self, member: &Member, seen: &Inputs, split: &Split) -> Vec<Statistic> {
+        let (mut input, mut parts) = (vec![0.0; seen.width()], vec![0.0; self.features]);
+        let rows = self.residuals.rows().into_iter().zip(&split.held_out);
+        let statistic = |(residual, held): (ArrayView1<f32>, &HeldOut)| {
+            seen.write(held.row, &mut input);
+            member.statistic(&residual.to_vec(), &input, &mut parts)
+        };
+        rows.map(statistic).collect()
     }
 
-    fn stretches(&self, member: &Member) -> Vec<Vec<Statistic>> {
+    fn stretches(&self, member: &Member, seen: &Inputs, split: &Split) -> Vec<Vec<Statistic>> {
         let places = self.series.iter().copied().zip(self.blocks.iter().copied());
-        stretches(places.zip(self.statistics(member)))
+        stretches(places.zip(self.statistics(member, seen, split)))
     }
+}
+
+/// Of a network that sees records as they are, as one that decides does; of another no error is asked for.
+fn own(seen: &Inputs, split: &Split, network: &Network) -> Vec<f32> {
+    if seen.view.context || seen.view.clip != 0.0 || split.held_out.is_empty() {
+        return vec![0.0; seen.rows.features];
+    }
+    copied(seen, &split.held_out, network).into_iter().map(|copied| OWN_SHARE * copied).collect()
 }
 
 /// Shows `each` what the network makes of the held-out windows, a tile of them at a time, with the place of the first.

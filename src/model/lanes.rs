@@ -345,13 +345,14 @@ impl Errors {
     }
 }
 
-/// How far the residuals of one record lie from `mean` in units of `scale`, grown beyond `far` with its logarithm only, where `input` is
-/// not NaN (missing). `parts` get what each square has above 1, or `least` of the square if that is more.
+/// How far the residuals of one record lie from `mean` in units of `scale`, for a part `own` of each how far its input does from 0; grown beyond
+/// `far` with its logarithm only, where `input` is not NaN (missing). `parts` get what each square has above 1, or `least` of the square if that
+/// is more.
 pub fn errors(
     n: usize,
     residual: &[f32],
     input: &[f32],
-    (mean, scale): (&[f32], &[f32]),
+    (mean, scale, own): (&[f32], &[f32], &[f32]),
     (far, least): (f32, f32),
     parts: &mut [f32],
 ) -> Errors {
@@ -359,11 +360,15 @@ pub fn errors(
         let [zero, one] = [0.0, 1.0].map(|value| f32x16::splat(simd, value));
         let (mut sums, mut present) = (zero, zero);
         for at in sixteens(n) {
-            let missing = read(simd, &input[at..], 0.0).is_nan() | !first(simd, n - at);
+            let input = read(simd, &input[at..], 0.0);
+            let missing = input.is_nan() | !first(simd, n - at);
             let off = read(simd, &residual[at..], 0.0) - read(simd, &mean[at..], 0.0);
             let z = off / read(simd, &scale[at..], 1.0);
             // What is no number overflowed: it is far.
-            let z = z.is_nan().select(f32x16::splat(simd, f32::MAX), z.abs());
+            let most = f32x16::splat(simd, f32::MAX);
+            let z = z.is_nan().select(most, z.abs()).min(most);
+            let itself = missing.select(zero, input.abs()).min(most);
+            let z = (itself - z).mul_add(read(simd, &own[at..], 0.0), z);
             let z = soft_clipped(simd, z, far);
             let square = z * z;
             let part = (square - one).max(f32x16::splat(simd, least) * square);
@@ -417,7 +422,8 @@ mod tests {
             let row = |shift: usize| (0..n).map(at(shift)).collect::<Vec<f32>>();
             let (residual, mean) = (row(1), row(2));
             let scale: Vec<f32> = row(3).iter().map(|v| v.abs() + 0.5).collect();
-            let input: Vec<f32> = (0..n).map(|i| if i % 5 == 3 { f32::NAN } else { 1.0 }).collect();
+            let input: Vec<f32> = (0..n).map(|i| if i % 5 == 3 { f32::NAN } else { at(6)(i) }).collect();
+            let own: Vec<f32> = (0..n).map(|i| [0.0, 0.25, 1.0][i % 3]).collect();
 
             let [all, all_means, all_scales, all_inputs] = [&residual, &mean, &scale, &input].map(|v| followed_by(v));
             let numbers = (&all_means[..], &all_scales[..]);
@@ -431,10 +437,12 @@ mod tests {
             assert!(standard.iter().zip(expect).all(|(a, b)| *a == b), "{n}");
 
             let mut parts = followed_by(&vec![1.0; n]);
-            let got = errors(n, &all, &all_inputs, numbers, (32.0, 1e-4), &mut parts);
+            let with_own = (numbers.0, numbers.1, &followed_by(&own)[..]);
+            let got = errors(n, &all, &all_inputs, with_own, (32.0, 1e-4), &mut parts);
             let mut expect = Errors::default();
             for i in (0..n).filter(|i| !input[*i].is_nan()) {
-                let z = 32.0 * (((residual[i] - mean[i]) / scale[i]).abs() / 32.0).asinh();
+                let z = ((residual[i] - mean[i]) / scale[i]).abs();
+                let z = 32.0 * ((z + own[i] * (input[i].abs() - z)) / 32.0).asinh();
                 expect = Errors { sum: expect.sum + f64::from(z), present: expect.present + 1.0 };
                 assert!(close(f64::from(parts[i]), f64::from(1.0 + (z * z - 1.0).max(1e-4 * z * z)), 1e-5), "{n} {i}");
             }
@@ -468,8 +476,11 @@ mod tests {
         standardise(3, &mut standard, (&mean, &scale), 1e9);
         assert_eq!(standard, [1e9, 1e9, -1e9]);
         let mut parts = [0.0; 3];
-        let errors = errors(3, &values, &[0.0; 3], (&mean, &scale), (32.0, 1e-4), &mut parts);
-        assert!(errors.sum.is_finite() && errors.sum > 3e3 && parts.iter().all(|part| part.is_finite()), "{errors:?}");
+        for (own, input) in [([0.0; 3], [0.0; 3]), ([0.25; 3], [f32::INFINITY, -1.0, 0.0]), ([0.0; 3], values)] {
+            let errors = errors(3, &values, &input, (&mean, &scale, &own), (32.0, 1e-4), &mut parts);
+            let sound = errors.sum.is_finite() && errors.sum > 2e3 && parts.iter().all(|part| part.is_finite());
+            assert!(sound, "{errors:?} {parts:?}");
+        }
         let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };
         let (mut state, mut left) = ([0.0; 6], values);
         follow.see(3, (&mean, &scale), &mut state, (0, 3), &mut left, &[0.0; 3]);

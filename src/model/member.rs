@@ -7,7 +7,7 @@ use ndarray::Array2;
 use super::clean::Noise;
 use super::decision::Statistic;
 use super::kernel::Kernel;
-use super::lanes::{self, Errors, Follow};
+use super::lanes::{self, Errors, Follow, Values};
 use super::network::Network;
 use super::residual::Residuals;
 use super::view::View;
@@ -28,6 +28,9 @@ const CODE_SHARE: f64 = 0.5;
 const RATIO_MAX: f64 = 1e30;
 /// Part of an ordinary square that counts where nothing is above one.
 const ORDINARY_PART: f32 = 1e-4;
+/// Part of the error of a sensor that is how far it lies from its mean, not from what is rebuilt of it, if all of its shift would be copied. Half
+/// of it flags more of what only drifts.
+pub const OWN_SHARE: f32 = 0.25;
 /// Standardised residuals beyond about this many standard deviations count for their logarithm only: one sensor that reads
 /// nonsense must not be seen for hours.
 const FAR: f32 = 32.0;
@@ -43,6 +46,8 @@ pub struct Member {
     pub kept: Vec<f32>,
     /// Of each feature of the newest record.
     pub noise: Vec<Noise>,
+    /// Of each feature the part of its error that is how far it lies from its mean: `OWN_SHARE` of what the network copies of a shift.
+    pub own: Values,
     /// Whitening only if it ranks.
     pub residuals: Residuals,
     pub distance: Term,
@@ -109,8 +114,8 @@ impl Term {
 }
 
 impl Member {
-    /// Mean of the standardised absolute residuals over what is present (NaN in `input`: missing), of all records of the input, and
-    /// of the newest alone. `parts` (one per feature) get the squares that each has above an ordinary record's: what is
+    /// Mean of the standardised absolute residuals, with their part of what the values themselves are, over what is present (NaN in `input`:
+    /// missing), of all records of the input, and of the newest alone. `parts` (one per feature) get the squares that each has above an ordinary record's: what is
     /// rebuilt worst shows, not what is rebuilt a little worse together; unless that is all there is.
     ///
     /// Of all three the first values count.
@@ -120,7 +125,7 @@ impl Member {
         let (mean, scale) = self.residuals.numbers();
         let (mut all, mut newest) = (Errors::default(), Errors::default());
         for (record, at) in (0..inputs).step_by(features).enumerate() {
-            let numbers = (&mean[at..], &scale[at..]);
+            let numbers = (&mean[at..], &scale[at..], self.own.padded());
             let errors = lanes::errors(features, &residual[at..], &input[at..], numbers, (FAR, ORDINARY_PART), parts);
             all = all.and(errors);
             if record + 1 >= self.view.window {
@@ -135,7 +140,7 @@ impl Member {
         }
     }
 
-    /// The same of residuals (rows x inputs, NaN where missing).
+    /// The same of residuals alone (rows x inputs, NaN where missing).
     pub fn statistics(&self, residuals: &Array2<f32>, features: usize) -> Vec<Statistic> {
         let mut parts = vec![0.0; features];
         let rows = residuals.rows().into_iter().map(|row| row.to_vec());
@@ -220,8 +225,8 @@ mod tests {
         let code = Some(Measured { residuals: standard(2), distance: of_code });
         let view = View { window: 2, context: false, clip: 0.0 };
         let (kept, noise, residuals) = (Vec::new(), Vec::new(), standard(4));
-        let member =
-            Member { view, weight: 1.0, network, kept, noise, residuals, distance: of_residual, slow: None, code };
+        let (own, distance, slow) = (vec![0.0; 2].into(), of_residual, None);
+        let member = Member { view, weight: 1.0, network, kept, noise, own, residuals, distance, slow, code };
         // Two sensors in a window of two; one value is missing.
         let (residual, input) = ([1.0, -1.0, 0.0, 7.0], [1.0, 0.0, 1.0, f32::NAN]);
         let mut parts = [1.0, 3.0];

@@ -14,6 +14,7 @@ mod artifact;
 mod audit;
 mod bottleneck;
 mod clean;
+mod copied;
 mod decision;
 mod facts;
 mod fit;

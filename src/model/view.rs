@@ -1,10 +1,11 @@
 //! What one network sees of a series: its last records, with the slow average of the records up to now joined on if there
 //! is an order in time.
 
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::lanes;
-use super::series::SeriesRows;
+use super::series::{HeldOut, SeriesRows};
 
 /// Weight of the newest record in the slow average.
 pub(super) const CONTEXT_RATE: f32 = 0.03;
@@ -62,6 +63,19 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
+    /// Of so many windows at most, evenly picked, what the network sees; 0 in place of what is missing.
+    pub fn some(&self, windows: &[HeldOut], count: usize) -> Array2<f32> {
+        let step = windows.len().div_ceil(count.max(1)).max(1);
+        let picked: Vec<usize> = windows.iter().step_by(step).map(|held| held.row).collect();
+        let mut inputs = Array2::zeros((picked.len(), self.width()));
+        for (row, mut to) in picked.iter().zip(inputs.rows_mut()) {
+            let Some(to) = to.as_slice_mut() else { unreachable!("whole rows in standard layout") };
+            self.write(*row, to);
+            to.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = 0.0);
+        }
+        inputs
+    }
+
     pub fn new(rows: &'a SeriesRows, view: View) -> Self {
         let mut averages = Vec::new();
         if view.context {

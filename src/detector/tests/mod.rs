@@ -267,6 +267,41 @@ fn shares_name_the_broken_sensor_and_sum_to_one() {
     assert!(first >= 360, "named first in {first} of 400 cases");
 }
 
+/// Of sensors that have nothing to do with each other each is its own best guess: what drifts away is rebuilt as well as before. It is an incident
+/// all the same, until it is back, and the sensor is named.
+#[test]
+fn a_sensor_that_drifts_away_is_found_however_well_it_is_rebuilt() {
+    for features in [1, 3, 6] {
+        let rows = 4_000;
+        let errors: Vec<Vec<f64>> = (0..features).map(|j| noise(10 + j as u64, rows)).collect();
+        let mut values = vec![0.0; rows * features];
+        for at in features..values.len() {
+            values[at] = 0.9 * values[at - features] + 0.5 * errors[at % features][at / features];
+        }
+        let model = fit(&table(features, values[..3_000 * features].to_vec()), ModelSettings::default());
+        assert!(model.ordered());
+        let mut detector = detector(&model);
+        let (mut flagged, mut named) = (Vec::new(), 0);
+        // In 150 records to ten times its standard deviation, and there for as many.
+        for (i, row) in values.chunks_exact(features).enumerate().skip(3_000) {
+            let mut row = row.to_vec();
+            row[0] += if (3_500..3_800).contains(&i) { (i - 3_499).min(150) as f64 * 12.0 / 150.0 } else { 0.0 };
+            detector.observe(of("s"), &row);
+            if matches!(detector.judge()[0], Verdict::Scored { flagged: true, .. }) {
+                flagged.push(i);
+                named += usize::from(detector.explain(0).sensors[0].name == "f0");
+            }
+        }
+        let (first, last) = (flagged[0], flagged[flagged.len() - 1]);
+        assert!((3_500..3_620).contains(&first) && (3_795..3_850).contains(&last), "{features}: {first} to {last}");
+        assert!(
+            flagged.len() > 180 && named * 10 > flagged.len() * 9,
+            "{features}: {} flagged, {named}",
+            flagged.len()
+        );
+    }
+}
+
 /// Of sensors without an order the first four follow one cause and the others another: what is rebuilt well, but of a cause that is never so
 /// strong, is strange too, and the sensors that follow that cause are named.
 #[test]

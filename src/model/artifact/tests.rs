@@ -74,7 +74,7 @@ fn a_model_reads_back_as_it_was() {
 #[test]
 fn forged_contents_are_refused_with_a_reason() {
     let cases: &[(Change, &str)] = &[
-        (|h, _| h["format"] = 6.into(), "format 6: expected 11"),
+        (|h, _| h["format"] = 6.into(), "format 6: expected 12"),
         (|h, _| h["format"] = "x".into(), "metadata: invalid type"),
         (|h, _| h["surprise"] = 1.into(), "unknown field `surprise`"),
         (|h, _| h["schema"] = serde_json::json!([]), "metadata: "),
@@ -107,12 +107,13 @@ fn forged_contents_are_refused_with_a_reason() {
             "reference.shares = other",
         ),
         (|_, t| *tensor(t, "member.0.kept") = Tensor::narrow([0.5, 1.5, 1.0].iter(), vec![3]), "kept = 1.5"),
+        (|_, t| *tensor(t, "member.0.own") = Tensor::narrow([0.5, -0.1, 0.0].iter(), vec![3]), "own = -0.1"),
         (
             |_, t| *tensor(t, "member.0.noise") = Tensor::narrow([-1.5; 42].iter(), vec![3, 14]),
             "noise deviation = -1.5",
         ),
         (|_, t| *tensor(t, "map.axes") = Tensor::narrow([0.5; 4].iter(), vec![4]), "tensor map.axes is F32 [4]"),
-        (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 28, expected 27"),
+        (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 29, expected 28"),
         (|_, t| t[0].0 = "scaler.maen".to_owned(), "scaler.mean"),
         (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0; 2]), "expected F64 [3]"),
         (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0, 1e200, 0.0]), "at most 1e150"),
