@@ -345,8 +345,8 @@ impl Errors {
     }
 }
 
-/// How far the residuals of one record lie from `mean` in units of `scale`, for a part `own` of each how far its input does from 0; grown beyond
-/// `far` with its logarithm only, where `input` is not NaN (missing). `parts` get what each square has above 1, or `least` of the square if that
+/// How far the residuals of one record lie from `mean` in units of `scale`, or `own` times as far as their inputs do from 0, if that is more; grown
+/// beyond `far` with its logarithm only, where `input` is not NaN (missing). `parts` get what each square has above 1, or `least` of the square if that
 /// is more.
 pub fn errors(
     n: usize,
@@ -368,7 +368,7 @@ pub fn errors(
             let most = f32x16::splat(simd, f32::MAX);
             let z = z.is_nan().select(most, z.abs()).min(most);
             let itself = missing.select(zero, input.abs()).min(most);
-            let z = (itself - z).mul_add(read(simd, &own[at..], 0.0), z);
+            let z = z.max(itself * read(simd, &own[at..], 0.0));
             let z = soft_clipped(simd, z, far);
             let square = z * z;
             let part = (square - one).max(f32x16::splat(simd, least) * square);
@@ -442,7 +442,7 @@ mod tests {
             let mut expect = Errors::default();
             for i in (0..n).filter(|i| !input[*i].is_nan()) {
                 let z = ((residual[i] - mean[i]) / scale[i]).abs();
-                let z = 32.0 * ((z + own[i] * (input[i].abs() - z)) / 32.0).asinh();
+                let z = 32.0 * (z.max(own[i] * input[i].abs()) / 32.0).asinh();
                 expect = Errors { sum: expect.sum + f64::from(z), present: expect.present + 1.0 };
                 assert!(close(f64::from(parts[i]), f64::from(1.0 + (z * z - 1.0).max(1e-4 * z * z)), 1e-5), "{n} {i}");
             }

@@ -28,9 +28,9 @@ const CODE_SHARE: f64 = 0.5;
 const RATIO_MAX: f64 = 1e30;
 /// Part of an ordinary square that counts where nothing is above one.
 const ORDINARY_PART: f32 = 1e-4;
-/// Part of the error of a sensor that is how far it lies from its mean, not from what is rebuilt of it, if all of its shift would be copied. Half
-/// of it flags more of what only drifts.
-pub const OWN_SHARE: f32 = 0.25;
+/// The error of a sensor whose shifts a network copies is at least so much of how far it lies from its mean, in standard deviations. A mean of the two
+/// would hide small residuals; half instead of a third flags more of what only drifts.
+pub const OWN_SHARE: f32 = 1.0 / 3.0;
 /// Standardised residuals beyond about this many standard deviations count for their logarithm only: one sensor that reads
 /// nonsense must not be seen for hours.
 const FAR: f32 = 32.0;
@@ -46,7 +46,7 @@ pub struct Member {
     pub kept: Vec<f32>,
     /// Of each feature of the newest record.
     pub noise: Vec<Noise>,
-    /// Of each feature the part of its error that is how far it lies from its mean: `OWN_SHARE` of what the network copies of a shift.
+    /// Of each feature the part of its distance from the mean that its error is at least: `OWN_SHARE` of what the network copies of a shift.
     pub own: Values,
     /// Whitening only if it ranks.
     pub residuals: Residuals,
@@ -114,8 +114,8 @@ impl Term {
 }
 
 impl Member {
-    /// Mean of the standardised absolute residuals, with their part of what the values themselves are, over what is present (NaN in `input`:
-    /// missing), of all records of the input, and of the newest alone. `parts` (one per feature) get the squares that each has above an ordinary record's: what is
+    /// Mean of the standardised absolute residuals, none less than its part of how far the value itself lies from the mean, over what is present
+    /// (NaN in `input`: missing), of all records of the input, and of the newest alone. `parts` (one per feature) get the squares that each has above an ordinary record's: what is
     /// rebuilt worst shows, not what is rebuilt a little worse together; unless that is all there is.
     ///
     /// Of all three the first values count.
