@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Detector;
 use crate::incident::Incident;
+use crate::model::Model;
 use crate::record::{EventTime, PartitionId, Sensor};
 
 /// Sensors named in one explanation; the rest share `other_share`.
@@ -51,7 +52,7 @@ impl Detector {
     ///
     /// Shares are of what decided: what a sensor did in the records of the window, and in earlier ones as much as it still counts.
     pub fn explain(&mut self, index: usize) -> Explanation<'_> {
-        let Some(rebuilt) = self.rebuilt(index) else {
+        let Some(expected) = self.expected(index) else {
             return Explanation { sensors: Vec::new(), other_share: 1.0, record_score: 0.0 };
         };
         let Self { batch, names, .. } = self;
@@ -62,7 +63,7 @@ impl Detector {
         let mut sensors: Vec<Sensor<'_>> = Vec::with_capacity(features);
         for (j, name) in names.iter().enumerate() {
             let imputed = values[j].is_nan();
-            let expected = rebuilt[j];
+            let expected = expected[j];
             let share = if total > 0.0 && !imputed { f64::from(parts[j]) / total } else { 0.0 };
             sensors.push(Sensor { name, observed: (!imputed).then_some(values[j]), expected, share, imputed });
         }
@@ -75,17 +76,29 @@ impl Detector {
         Explanation { sensors, other_share, record_score }
     }
 
-    /// What the network that decides makes of record `index` of the last judged batch: the value that it expects of each feature, in the feature's own
-    /// unit. None of a warming record. Valid until the next `observe`. Costs one forward pass.
+    /// What the network that decides makes of record `index` of the last judged batch, in the feature's own unit. None of a warming record. Valid until
+    /// the next `observe`. Costs one forward pass.
     pub fn rebuilt(&mut self, index: usize) -> Option<Vec<f64>> {
+        self.unscaled(index, |_, _, rebuilt| rebuilt.iter().map(|r| if r.is_finite() { *r } else { 0.0 }).collect())
+    }
+
+    /// What is expected of each feature of it: that, or the mean where that is a copy of what is far off.
+    fn expected(&mut self, index: usize) -> Option<Vec<f64>> {
+        self.unscaled(index, Model::expected)
+    }
+
+    /// What `of` says of the input and what is rebuilt of it, of the newest record, one value per feature; in the feature's own unit.
+    fn unscaled(&mut self, index: usize, of: impl Fn(&Model, &[f32], &[f32]) -> Vec<f32>) -> Option<Vec<f64>> {
         let last = self.model.members() - 1;
         self.pass(last, index)?;
         let Self { model, batch, tiles, names, partitions, .. } = self;
         let place = batch.series.get(index)?;
         let memory = &partitions.get_mut(&place.partition)?.state(place.slot).memory;
-        let rebuilt = tiles.last()?.reconstruction(0);
-        let newest = rebuilt[rebuilt.len() - names.len()..].iter().enumerate();
-        Some(newest.map(|(j, r)| model.unscale(j, memory, if r.is_finite() { *r } else { 0.0 })).collect())
+        let (rebuilt, width) = (tiles.last()?.reconstruction(0), model.inputs(last));
+        let input = batch.members.get(last)?.inputs.get(index * width..(index + 1) * width)?;
+        let values = of(model, input, rebuilt);
+        let newest = values[values.len() - names.len()..].iter().enumerate();
+        Some(newest.map(|(j, value)| model.unscale(j, memory, *value)).collect())
     }
 
     /// Record `index` of the last judged batch without its noise, one value per feature, in the feature's own unit; where it is missing, what is
@@ -136,7 +149,7 @@ impl Detector {
             tile.push(&input, true);
             model.reconstruct(last, tile);
             let (features, newest) = (names.len(), input.len() - names.len());
-            let rebuilt = &tile.reconstruction(0)[newest..];
+            let expected = model.expected(&input, tile.reconstruction(0));
             let total: f64 = incident.parts.iter().copied().map(f64::from).sum();
             let mut order: Vec<usize> = (0..features).collect();
             order.sort_by(|a, b| incident.parts[*b].total_cmp(&incident.parts[*a]));
@@ -144,7 +157,7 @@ impl Detector {
                 sensor: j,
                 share: if total > 0.0 { f64::from(incident.parts[j]) / total } else { 0.0 },
                 observed: Some(input[newest + j]).filter(|v| !v.is_nan()).map(|v| model.unscale(j, &state.memory, v)),
-                expected: model.unscale(j, &state.memory, if rebuilt[j].is_finite() { rebuilt[j] } else { 0.0 }),
+                expected: model.unscale(j, &state.memory, expected[j]),
             };
             let sensors = order.into_iter().take(SENSORS_SHOWN).map(sensor).collect();
             Some(Open { series, incident, sensors })

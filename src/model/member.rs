@@ -140,7 +140,20 @@ impl Member {
         }
     }
 
-    /// The same of residuals alone (rows x inputs, NaN where missing).
+    /// What is expected of the newest record of an input: what is rebuilt of it; but the mean of a sensor whose error is more than ordinary, and is how
+    /// far it lies from that: what is rebuilt of it is a copy.
+    pub fn expected(&self, input: &[f32], rebuilt: &[f32]) -> Vec<f32> {
+        let (mean, scale) = self.residuals.numbers();
+        let newest = rebuilt.len() - self.own.len();
+        let of = |(j, own): (usize, &f32)| {
+            let (x, again) = (input[newest + j], rebuilt[newest + j]);
+            let (error, itself) = ((again - x - mean[newest + j]).abs() / scale[newest + j], own * x.abs());
+            if (itself > 1.0 && itself > error) || !again.is_finite() { 0.0 } else { again }
+        };
+        self.own.iter().enumerate().map(of).collect()
+    }
+
+    /// The statistic of residuals alone (rows x inputs, NaN where missing).
     pub fn statistics(&self, residuals: &Array2<f32>, features: usize) -> Vec<Statistic> {
         let mut parts = vec![0.0; features];
         let rows = residuals.rows().into_iter().map(|row| row.to_vec());

@@ -409,6 +409,11 @@ impl Model {
         }
     }
 
+    /// What the last network, which decides, takes the newest record of an input for, scaled: one value per feature, finite.
+    pub(crate) fn expected(&self, input: &[f32], rebuilt: &[f32]) -> Vec<f32> {
+        self.members.last().map(|member| member.expected(input, rebuilt)).unwrap_or_default()
+    }
+
     /// The statistic that decides, from the residual of the last network. `parts`: one per feature.
     pub(crate) fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> Statistic {
         self.members.last().map(|member| member.statistic(residual, input, parts)).unwrap_or_default()
