@@ -140,15 +140,17 @@ impl Member {
         }
     }
 
-    /// What is expected of the newest record of an input: what is rebuilt of it; but the mean of a sensor whose error is more than ordinary, and is how
-    /// far it lies from that: what is rebuilt of it is a copy.
+    /// What is expected of the newest record of an input: what is rebuilt of it; of a sensor that is so far from its mean that this is an error, less
+    /// what is copied in that, but not beyond the mean.
     pub fn expected(&self, input: &[f32], rebuilt: &[f32]) -> Vec<f32> {
-        let (mean, scale) = self.residuals.numbers();
         let newest = rebuilt.len() - self.own.len();
         let of = |(j, own): (usize, &f32)| {
             let (x, again) = (input[newest + j], rebuilt[newest + j]);
-            let (error, itself) = ((again - x - mean[newest + j]).abs() / scale[newest + j], own * x.abs());
-            if (itself > 1.0 && itself > error) || !again.is_finite() { 0.0 } else { again }
+            if !again.is_finite() {
+                return 0.0;
+            }
+            let copy = if own * x.abs() > 1.0 { own / OWN_SHARE * x } else { 0.0 };
+            again - copy.clamp(again.min(0.0), again.max(0.0))
         };
         self.own.iter().enumerate().map(of).collect()
     }
