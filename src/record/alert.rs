@@ -184,8 +184,8 @@ mod tests {
             imputed: false,
         };
         let sensors = [
-            sensor("motor.current", 39.6, 56.01299835310166, 0.7841499033684866),
-            sensor("valve.position", 65.7, 62.45688987615871, 0.045346707557569886),
+            sensor("motor.current", 39.6, 56.01299835310166, 0.784149900887625),
+            sensor("valve.position", 65.7, 62.45688987615871, 0.04534670741410382),
         ];
         let alert = Alert {
             topic: "plant",
@@ -193,9 +193,9 @@ mod tests {
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
             score: 2.2613418248705197,
-            record_score: 1.6388546289810642,
+            record_score: 1.6704601587507295,
             incident: Some(Offset(5723)),
-            model: "da0e36057601e326",
+            model: "15c798d2e54e6c2d",
             sensors: &sensors,
             other_share: 0.0,
         };
