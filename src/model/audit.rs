@@ -9,8 +9,9 @@
 use ndarray::{Array2, Axis};
 
 use super::decision::{ADOPT_AFTER, Decision, HOLD, Watch};
-use super::fit::{self, FitError, Held};
+use super::fit::{self, FitError};
 use super::hands::Training;
+use super::held::{Held, stretches};
 use super::law::{self, Laws, Peaks};
 use super::member::{Member, Term};
 use super::network::Network;
@@ -77,7 +78,7 @@ pub fn audit(rows: &SeriesRows, part: &Part, settings: &ModelSettings, training:
 
 /// By row, whether it belongs to an incident that would be told of as critical. `none`: no row does.
 fn strange(seen: &[Seen], window: usize, none: Vec<bool>) -> Vec<bool> {
-    let laws = law::learn(&fit::stretches(seen.iter().map(|s| ((s.series, s.block), s.statistic))), Peaks::Median);
+    let laws = law::learn(&stretches(seen.iter().map(|s| ((s.series, s.block), s.statistic))), Peaks::Median);
     let decision = Decision::new(laws, &AlarmBudget::OF_TRAINING, HOLD).without_second_rule();
     let mut strange = none;
     for series in seen.chunk_by(|a, b| a.series == b.series) {

@@ -20,6 +20,7 @@ mod facts;
 mod fit;
 mod fleet;
 mod hands;
+mod held;
 mod import;
 mod kernel;
 mod lanes;
