@@ -223,7 +223,8 @@ mod tests {
         );
         let said = String::from_utf8(said).unwrap();
         let flagged: usize = said.lines().nth(1).and_then(|l| l.split_once(' ')).unwrap().0.parse().unwrap();
-        assert!((20..46).contains(&flagged) && said.contains("of 300 later rows flagged, incidents: "), "{said}");
+        // As many false ones as true, and two standard deviations more.
+        assert!((20..50).contains(&flagged) && said.contains("of 300 later rows flagged, incidents: "), "{said}");
     }
 
     #[test]

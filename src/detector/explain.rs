@@ -82,7 +82,7 @@ impl Detector {
         self.unscaled(index, |_, _, rebuilt| rebuilt.iter().map(|r| if r.is_finite() { *r } else { 0.0 }).collect())
     }
 
-    /// What is expected of each feature of it: that, or the mean where that is a copy of what is far off.
+    /// What is expected of each feature of it: that, of what is far off without what is only copied.
     fn expected(&mut self, index: usize) -> Option<Vec<f64>> {
         self.unscaled(index, Model::expected)
     }

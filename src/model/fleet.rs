@@ -5,6 +5,7 @@
 //! What few records say is drawn towards what is usual among the series, as far as that is known to be narrow (empirical Bayes: Efron &
 //! Morris 1975). All numbers are in units of the scaler.
 
+use super::residual::moments;
 use super::scaler::{SCALED_MAX, discrete_floor};
 use super::series::SeriesRows;
 
@@ -64,11 +65,9 @@ struct Moments {
 
 impl Moments {
     fn of(values: impl Iterator<Item = f32> + Clone) -> Self {
+        let (n, mean, variance) = moments(values.clone());
         let present = values.filter(|v| !v.is_nan()).map(f64::from);
-        let n = present.clone().count() as f64;
-        let mean = present.clone().sum::<f64>() / n.max(1.0);
-        let sd = (present.clone().map(|v| (v - mean).powi(2)).sum::<f64>() / n.max(1.0)).sqrt();
-        Self { n, mean, sd: sd.max(discrete_floor(present)) }
+        Self { n, mean, sd: variance.sqrt().max(discrete_floor(present)) }
     }
 }
 

@@ -10,7 +10,7 @@ use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
 use super::member::{Measured, Member, OWN_SHARE, Term};
 use super::network::Network;
-use super::residual::Residuals;
+use super::residual::{Residuals, moments};
 use super::series::{HeldOut, Split};
 use super::tile::{TILE, Tile};
 use super::view::Inputs;
@@ -31,55 +31,30 @@ pub struct Held {
     /// Of each feature of the newest record.
     pub kept: Vec<f32>,
     pub noise: Vec<Noise>,
+    /// As `Member::own`.
     pub own: Vec<f32>,
     /// Windows x width of the code; only where there is no order, and what ranks a window then (cross-fitted).
     pub codes: Array2<f32>,
     pub levels: Vec<f64>,
 }
 
-/// Of a number that comes piece by piece (Welford 1962).
-#[derive(Clone, Copy, Default)]
-struct Variance {
-    n: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Variance {
-    /// What is missing is left out.
-    fn take(&mut self, value: f32) {
-        if !value.is_nan() {
-            let value = f64::from(value);
-            self.n += 1.0;
-            let off = value - self.mean;
-            self.mean += off / self.n;
-            self.squares += off * (value - self.mean);
-        }
-    }
-
-    fn value(&self) -> f64 {
-        self.squares / self.n.max(1.0)
-    }
-}
-
 impl Held {
     pub fn of(seen: &Inputs, split: &Split, network: &Network) -> Self {
         let mut residuals = Array2::zeros((split.held_out.len(), seen.width()));
         let (features, newest) = (seen.rows.features, (seen.view.window - 1) * seen.rows.features);
-        let mut variances = vec![[Variance::default(); 2]; features];
         rebuilt(seen, split, network, None, |start, tile| {
             let mut out = residuals.slice_mut(s![start..start + tile.rows(), ..]);
             out.iter_mut().zip(tile.residuals()).for_each(|(to, r)| *to = *r);
             tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
         });
-        let mut input = vec![0.0; seen.width()];
-        for (held, residual) in split.held_out.iter().zip(residuals.rows()) {
+        let (mut input, mut readings) = (vec![0.0; seen.width()], Array2::zeros((split.held_out.len(), features)));
+        for (held, mut to) in split.held_out.iter().zip(readings.rows_mut()) {
             seen.write(held.row, &mut input);
-            variances.iter_mut().zip(&input[newest..]).for_each(|([of, _], x)| of.take(*x));
-            variances.iter_mut().zip(residual.iter().skip(newest)).for_each(|([_, lost], r)| lost.take(*r));
+            to.iter_mut().zip(&input[newest..]).for_each(|(to, x)| *to = *x);
         }
-        let kept = variances.iter().map(|[of, lost]| {
-            let (of, lost) = (of.value(), lost.value());
+        let variance = |of: ArrayView1<f32>| moments(of.iter().copied()).2;
+        let kept = (0..features).map(|j| {
+            let (of, lost) = (variance(readings.column(j)), variance(residuals.column(newest + j)));
             // What does not move survives.
             if of > lost {
                 (1.0 - lost / of) as f32

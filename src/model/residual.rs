@@ -116,7 +116,8 @@ fn settle(matrix: &Array2<f32>, gaps: &[(usize, usize)], mut whitened: ArrayView
 
 /// Mean and scale of each column.
 fn moments_of_all(residuals: ArrayView2<f32>) -> (Vec<f64>, Vec<f64>) {
-    let (mean, variance): (Vec<f64>, Vec<f64>) = residuals.columns().into_iter().map(moments).unzip();
+    let columns = residuals.columns().into_iter().map(|column| moments(column.iter().copied()));
+    let (mean, variance): (Vec<f64>, Vec<f64>) = columns.map(|(_, mean, variance)| (mean, variance)).unzip();
     let floor = VARIANCE_FLOOR * variance.iter().sum::<f64>() / variance.len() as f64 + 1e-12;
     (mean, variance.iter().map(|v| (v + floor).sqrt()).collect())
 }
@@ -125,12 +126,12 @@ fn narrow(values: Vec<f64>) -> Values {
     values.into_iter().map(|v| v as f32).collect::<Vec<_>>().into()
 }
 
-/// Mean and variance of what is present; 0 and 0 where nothing is.
-fn moments(column: ArrayView1<f32>) -> (f64, f64) {
-    let present = || column.iter().filter(|v| !v.is_nan()).map(|&v| f64::from(v));
-    let n = present().count().max(1) as f64;
-    let mean = present().sum::<f64>() / n;
-    (mean, present().map(|v| (v - mean).powi(2)).sum::<f64>() / n)
+/// Number, mean and variance of what is present; 0 where nothing is.
+pub fn moments(values: impl Iterator<Item = f32> + Clone) -> (f64, f64, f64) {
+    let present = values.filter(|v| !v.is_nan()).map(f64::from);
+    let n = present.clone().count() as f64;
+    let mean = present.clone().sum::<f64>() / n.max(1.0);
+    (n, mean, present.map(|v| (v - mean).powi(2)).sum::<f64>() / n.max(1.0))
 }
 
 /// Correlation of standardised columns, off-diagonal entries shrunk towards 0.
