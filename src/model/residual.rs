@@ -1,7 +1,7 @@
 //! What residuals (reconstruction minus input) look like on records the network was not trained on, and how far one
 //! residual lies from that.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1};
 use smartcore::linalg::basic::arrays::Array;
 use smartcore::linalg::basic::matrix::DenseMatrix;
 use smartcore::linalg::traits::evd::EVDDecomposable;
@@ -173,6 +173,8 @@ fn inverse_square_root(correlation: &Array2<f64>) -> Result<Array2<f64>, FitErro
 
 #[cfg(test)]
 mod tests {
+    use ndarray::ArrayView1;
+
     use super::super::testing::noise;
     use super::*;
 
