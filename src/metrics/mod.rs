@@ -353,6 +353,7 @@ impl Metrics {
 
     /// The model in force from here on, and the false alarms per record that are accepted of it: incidents, or flagged records.
     pub fn model(&self, fingerprint: &str, budget: f64, incidents: bool) {
+        let _whole = self.books();
         self.model_info.reset();
         self.model_info.with_label_values(&[fingerprint]).set(1.0);
         self.budget(budget, incidents);
@@ -369,8 +370,9 @@ impl Metrics {
 
     /// How many sensors have other values than those trained on, and how far from them each one lies, the farthest first.
     pub fn drifted<'a>(&self, differ: usize, sensors: impl Iterator<Item = (&'a str, f64)>) {
-        self.drifted.set(differ as f64);
+        // Every worker tells it: a scrape finds the count and the distances of one of them.
         let _whole = self.books();
+        self.drifted.set(differ as f64);
         self.drift.reset();
         let named = sensors.take(DRIFTED_MAX);
         named.for_each(|(sensor, distance)| self.drift.with_label_values(&[sensor]).set(distance));
@@ -430,6 +432,35 @@ mod tests {
     fn value(text: &str, name: &str) -> f64 {
         let lines = text.lines().filter(|l| l.starts_with(name) && !l.starts_with('#'));
         lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    #[test]
+    fn a_scrape_tells_of_one_comparison_and_of_one_model() {
+        let m = Metrics::new("0", "sensors", &["not_json"], &["warning"], &MetricsSettings::default()).unwrap();
+        m.model("a", 1e-4, true);
+        m.drifted(0, [("in", 0.0)].into_iter());
+        let telling = std::sync::atomic::AtomicUsize::new(2);
+        std::thread::scope(|scope| {
+            for worker in 0..2 {
+                let (m, telling) = (&m, &telling);
+                scope.spawn(move || {
+                    for i in 0..20_000 {
+                        let differ = (i + worker) % 2;
+                        m.drifted(differ, [("in", differ as f64)].into_iter());
+                        m.model(["a", "b"][differ], 1e-4, true);
+                    }
+                    telling.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                });
+            }
+            let mut scrapes = 0;
+            while telling.load(std::sync::atomic::Ordering::Relaxed) > 0 || scrapes == 0 {
+                let text = String::from_utf8(m.scrape().unwrap()).unwrap();
+                let [differ, distance, models] = ["drifted_sensors", "drift_distance", "model_info"]
+                    .map(|name| value(&text, &format!("residua_{name}")));
+                assert_eq!((differ, models), (distance, 1.0), "{text}");
+                scrapes += 1;
+            }
+        });
     }
 
     #[test]
