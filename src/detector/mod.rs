@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::incident::{Change, Incident, IncidentSettings, Seen, Span};
 use crate::model::{
-    self, ADOPT_AFTER, AlarmBudget, Drift, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile, has_gaps,
+    self, ADOPT_AFTER, AlarmBudget, Distances, Drift, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile,
+    has_gaps,
 };
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, Open, SENSORS_MAX, SensorNow};
@@ -152,8 +153,7 @@ struct MemberBatch {
     residuals: Vec<f32>,
     /// Slow averages of the residuals, records x inputs.
     slow: Vec<f32>,
-    /// Distances of the residual, and of the slow average or, without an order, of the code.
-    distances: Vec<[f64; 2]>,
+    distances: Vec<Distances>,
 }
 
 #[derive(Clone, Copy)]
@@ -479,12 +479,14 @@ impl Batch {
 
     /// Residuals of all records that are not warming.
     fn reconstruct(&mut self, model: &Model, tiles: &mut [Tile]) {
+        let (features, blame) = (model.schema().len(), &mut self.parts);
+        blame.resize(self.values.len(), 0.0);
         for ((at, member), tile) in self.members.iter_mut().enumerate().zip(tiles) {
             let inputs = model.inputs(at);
             let MemberBatch { inputs: x, residuals, slow, distances } = member;
             residuals.resize(x.len(), 0.0);
             slow.resize(if model.is_followed(at) { x.len() } else { 0 }, 0.0);
-            distances.resize(self.series.len(), [0.0; 2]);
+            distances.resize(self.series.len(), [0.0; 3]);
             for (part, gaps) in parts(&self.whole, &self.gaps) {
                 tile.clear();
                 part.iter().for_each(|&i| tile.push(&x[i * inputs..][..inputs], gaps));
@@ -492,8 +494,11 @@ impl Batch {
                 for (row, &i) in tile.residuals().chunks_exact(inputs).zip(part) {
                     residuals[i * inputs..][..inputs].copy_from_slice(row);
                 }
-                let codes = model.code_distances(at, tile).into_iter().flatten();
-                codes.zip(part).for_each(|(distance, &i)| distances[i][1] = distance);
+                model.near(at, tile, |row, near, add_parts| {
+                    let i = part[row];
+                    distances[i][1..].copy_from_slice(&near);
+                    add_parts(&mut blame[i * features..][..features]);
+                });
             }
         }
     }
@@ -504,7 +509,6 @@ impl Batch {
         let features = model.schema().len();
         self.statistics.resize(self.series.len(), Statistic::default());
         self.judged.resize(self.series.len(), Judged::default());
-        self.parts.resize(self.values.len(), 0.0);
         if !model.ordered() {
             return;
         }
@@ -551,8 +555,7 @@ impl Batch {
                         distances[i][which] = tile.distance(row);
                         if !model.ordered() {
                             let parts = &mut self.parts[i * features..][..features];
-                            tile.contributions(row, parts);
-                            model.contributions(distances[i], &of[range(i)], &x[range(i)], parts);
+                            model.contributions(at, distances[i], parts, |parts| tile.contributions(row, parts));
                         }
                     }
                 }

@@ -15,11 +15,12 @@ use super::clean::{NUMBERS, Noise};
 use super::fleet::{Fleet, Prior};
 use super::law::Law;
 use super::member::{Measured, Member, Term};
+use super::neighbours::{self, Neighbours};
 use super::network::{Dense, Network};
 use super::projection::Plane;
 use super::reference::{BINS, EDGES, Reference, Sensor};
 use super::residual::{Residuals, WHITENED_MAX};
-use super::scaler::Scaler;
+use super::scaler::{SCALED_MAX, Scaler};
 use super::settings::{Activation, INPUTS_MAX, ModelSettings, SettingError, WIDTH_MAX, WINDOW_MAX};
 use super::tail::{QUANTILES, Tail};
 use super::view::View;
@@ -27,7 +28,7 @@ use super::{ARTIFACT_BYTES_MAX, Deciding, Known, Model, Profile, RowCounts, Trai
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 12;
+const FORMAT: u32 = 13;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
@@ -219,10 +220,15 @@ impl Member {
             out.push((format!("{name}.distance"), Tensor::wide(&[distance.median, distance.top])));
         };
         statistics(&format!("{name}.residual"), &self.residuals, &self.distance);
-        for (what, of) in [("slow", &self.slow), ("code", &self.code)] {
-            if let Some(Measured { residuals, distance }) = of {
-                statistics(&format!("{name}.{what}"), residuals, distance);
-            }
+        if let Some(Measured { residuals, distance }) = &self.slow {
+            statistics(&format!("{name}.slow"), residuals, distance);
+        }
+        if let Some(Neighbours { references, nearest, grouped, units }) = &self.neighbours {
+            let tensor = Tensor::narrow(references.iter(), references.shape().to_vec());
+            out.push((format!("{name}.neighbours"), tensor));
+            let numbers = [nearest.median, nearest.top, grouped.median, grouped.top];
+            out.push((format!("{name}.neighbours.distances"), Tensor::wide(&numbers)));
+            out.push((format!("{name}.neighbours.units"), Tensor::wide(units)));
         }
     }
 }
@@ -412,13 +418,35 @@ impl Reader<'_> {
         own.iter().try_for_each(|part| sound("own", f64::from(*part), 0.0, 1.0))?;
         let ranks = weight > 0.0;
         let (residuals, distance) = self.statistics(&format!("{name}.residual"), inputs, ranks)?;
-        let measured = |what: &str, width: usize| {
-            let (residuals, distance) = self.statistics(&format!("{name}.{what}"), width, true)?;
-            Ok::<_, ArtifactError>(Measured { residuals, distance })
-        };
-        let slow = (ranks && ordered).then(|| measured("slow", inputs)).transpose()?;
-        let code = (ranks && !ordered).then(|| measured("code", network.code())).transpose()?;
-        Ok(Member { view, weight, network, kept, noise, own: own.into(), residuals, distance, slow, code })
+        let slow = (ranks && ordered).then(|| self.statistics(&format!("{name}.slow"), inputs, true)).transpose()?;
+        let slow = slow.map(|(residuals, distance)| Measured { residuals, distance });
+        let neighbours =
+            (ranks && !ordered).then(|| self.neighbours(&format!("{name}.neighbours"), inputs)).transpose()?;
+        Ok(Member { view, weight, network, kept, noise, own: own.into(), residuals, distance, slow, neighbours })
+    }
+
+    fn neighbours(&self, name: &str, inputs: usize) -> Result<Neighbours, ArtifactError> {
+        let count = self.rows(name)?;
+        if count == 0 || count != neighbours::count(inputs, count) {
+            return Err(value(&format!("number of {name}"), count, "whole groups, and not more than are used"));
+        }
+        let references = self.matrix(name, count, inputs)?;
+        if let Some(v) = references.iter().find(|v| v.abs() > SCALED_MAX) {
+            return Err(value(name, v, &format!("at most {SCALED_MAX:e}")));
+        }
+        let numbers = format!("{name}.distances");
+        let values = self.wide(&numbers, 4)?;
+        let [nearest, grouped] = [0, 2].map(|at| self.term(&numbers, values[at], values[at + 1]));
+        let name = format!("{name}.units");
+        let values = self.wide(&name, 3)?;
+        values.iter().try_for_each(|unit| sound(&name, *unit, 1.0, 1e6))?;
+        Ok(Neighbours { references, nearest: nearest?, grouped: grouped?, units: std::array::from_fn(|at| values[at]) })
+    }
+
+    fn term(&self, name: &str, median: f64, top: f64) -> Result<Term, ArtifactError> {
+        sound(name, median, 1e-12, 1e30)?;
+        sound(name, top, 1e-12, 1e6)?;
+        Ok(Term { median, top })
     }
 
     fn statistics(&self, name: &str, width: usize, ranks: bool) -> Result<(Residuals, Term), ArtifactError> {
@@ -434,9 +462,8 @@ impl Reader<'_> {
         let mean = self.narrow(&format!("{name}.mean"), &[width])?;
         let distance = format!("{name}.distance");
         let [median, top] = self.wide(&distance, 2)?[..] else { unreachable!("two numbers were asked for") };
-        sound(&distance, median, 1e-12, 1e30)?;
-        sound(&distance, top, 1e-12, 1e6)?;
-        Ok((Residuals { mean: mean.into(), scale: scale.into(), whitening }, Term { median, top }))
+        let distance = self.term(&distance, median, top)?;
+        Ok((Residuals { mean: mean.into(), scale: scale.into(), whitening }, distance))
     }
 
     /// Of one of the channels.
@@ -491,6 +518,15 @@ impl Reader<'_> {
         match view.shape() {
             &[n] => Ok(n),
             other => Err(tensor_error(name, format!("{other:?}"), "one dimension".to_owned())),
+        }
+    }
+
+    /// Number of rows of a matrix.
+    fn rows(&self, name: &str) -> Result<usize, ArtifactError> {
+        let view = self.tensors.tensor(name)?;
+        match view.shape() {
+            &[n, _] => Ok(n),
+            other => Err(tensor_error(name, format!("{other:?}"), "two dimensions".to_owned())),
         }
     }
 

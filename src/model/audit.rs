@@ -174,7 +174,7 @@ fn deciding(part: &Part, network: Network, residuals: Residuals, own: Vec<f32>) 
         residuals,
         distance: Term::NONE,
         slow: None,
-        code: None,
+        neighbours: None,
     }
 }
 

@@ -99,15 +99,14 @@ impl Model {
         let network = |sizes: Vec<usize>| sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>();
         let whitenings = |member: &Member| {
             let square = |of: &residual::Residuals| of.whitening.as_ref().map_or(0, |matrix| matrix.len());
-            let beside = member.slow.iter().chain(&member.code);
+            let beside = member.slow.iter();
             square(&member.residuals) + beside.map(|of| square(&of.residuals)).sum::<usize>()
         };
-        // A code that is measured is computed once more.
-        let encoder = |member: &Member| {
-            let layers = &member.network.layers[..member.network.encoder];
-            member.code.as_ref().map_or(0, |_| layers.iter().map(|layer| layer.weight.len()).sum())
-        };
-        self.members.iter().map(|member| network(member.network.sizes()) + encoder(member) + whitenings(member)).sum()
+        let neighbours = |member: &Member| member.neighbours.as_ref().map_or(0, |of| of.references.len());
+        self.members
+            .iter()
+            .map(|member| network(member.network.sizes()) + neighbours(member) + whitenings(member))
+            .sum()
     }
 
     /// Numbers that a series is remembered by: f32 and f64.

@@ -3,9 +3,10 @@
 use super::audit;
 use super::bottleneck::Principal;
 use super::hands::{Hands, Progress, Training};
-use super::held::Held;
+use super::held::{Beside, Held};
 use super::law::{self, Peaks};
 use super::member::{Measured, Member, Term};
+use super::neighbours::{self, Neighbours};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
 use super::projection::Plane;
@@ -26,6 +27,12 @@ const EVERY_BLOCK: Cut = Cut { blocks: 40, folds: 1, fold: 0, apart: 0 };
 /// Fewest windows to train on, and to calibrate with. Below that nothing learned is worth the name.
 pub(super) const TRAINING_MIN: usize = 20;
 pub(super) const HELD_OUT_MIN: usize = 5;
+
+/// What decides, or what it is learned from: held-out windows in their order, or, where there is none, the tail of their levels.
+enum Calibration {
+    Held(Box<Held>),
+    Tail(Tail),
+}
 
 /// Why no model could be learned.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +72,7 @@ pub fn fit(
     let mut fleet = if by_series { rows.set_apart(table, &scaler) } else { None };
     let parts = profile::parts(profile, ordered, rows.features, settings.window.fixed());
     let Some(decides) = parts.last() else { unreachable!("every profile has a network") };
-    let mut counts = check_sizes(&rows, &parts, settings)?;
+    let mut counts = check_sizes(&rows, &parts, ordered, settings)?;
     let audits = if ordered { audit::NETWORKS } else { 0 };
     let training = Training::new(hands, (settings.steps * (audits + parts.len())) as u64, progress);
     let mut laws = None;
@@ -75,7 +82,7 @@ pub fn fit(
         let strange = audit.strange;
         if strange.contains(&true) {
             scaler = rows.leave_out(strange, table);
-            match check_sizes(&rows, &parts, settings) {
+            match check_sizes(&rows, &parts, ordered, settings) {
                 Ok(rest) => counts = rest,
                 // Too few for anything would be left.
                 Err(_) => scaler = rows.leave_out(vec![false; rows.rows()], table),
@@ -89,7 +96,7 @@ pub fn fit(
     let Some((ranking, _)) = learned.first() else { unreachable!("every profile has a network") };
     let plane = Plane::of(&ranking.network, &seen, held_out.iter().map(|held| held.row))?;
     // The last one decides.
-    let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
+    let Some((member, calibration)) = learned.pop() else { unreachable!("every profile has a network") };
     let deciding = match laws {
         Some((laws, records)) => {
             counts.calibrating = records;
@@ -97,7 +104,7 @@ pub fn fit(
         }
         None => {
             let seen = Inputs::new(&rows, member.view);
-            decide(&member, &held, (&seen, &rows.split(member.view.window)), ordered)
+            decide(&member, calibration, (&seen, &rows.split(member.view.window)))
         }
     };
     let members = learned.into_iter().map(|(member, _)| member).chain([member]).collect();
@@ -126,10 +133,12 @@ pub(super) fn calibrate(
     let seen = Inputs::new(&rows, view);
     let mut held = Held::of(&seen, &split, &network);
     held.learn_noise(&seen, &split, &network);
-    held.see_codes(&seen, &split, &network, ordered);
+    if !ordered {
+        held.see_neighbours(&seen, &split, &network, ModelSettings::default().seed);
+    }
     let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
-    let (member, held) = calibrated(network, held, (view, 1.0), ordered)?;
-    let deciding = decide(&member, &held, (&seen, &split), ordered);
+    let (member, calibration) = calibrated(network, held, (view, 1.0))?;
+    let deciding = decide(&member, calibration, (&seen, &split));
     let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out, calibrating: held_out };
     let known = Known { scaler, fleet: None, reference: Reference::of(&rows), plane };
     let settings = (ModelSettings::default(), Profile::Fast);
@@ -139,7 +148,12 @@ pub(super) fn calibrate(
 }
 
 /// Refuses what cannot be learned before time is spent on it.
-fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> Result<RowCounts, FitError> {
+fn check_sizes(
+    rows: &SeriesRows,
+    parts: &[Part],
+    ordered: bool,
+    settings: &ModelSettings,
+) -> Result<RowCounts, FitError> {
     let mut bytes = 1024 * 1024 + 4 * rows.features * (EDGES + BINS);
     let (all, left_out) = (rows.rows(), rows.left_out());
     let mut counts = RowCounts { all, left_out, training: 0, held_out: 0, calibrating: 0 };
@@ -158,7 +172,8 @@ fn check_sizes(rows: &SeriesRows, parts: &[Part], settings: &ModelSettings) -> R
         let hidden = hidden(part, inputs, settings);
         let code = code(part, WIDTH_MAX.min(inputs), settings);
         let whitening = if inputs <= super::residual::WHITENED_MAX { inputs * inputs } else { 0 };
-        bytes += 4 * (2 * inputs * hidden + 2 * hidden * code + 2 * whitening + 16 * inputs);
+        let references = if ordered { 0 } else { neighbours::count(inputs, rows.rows()) };
+        bytes += 4 * (2 * inputs * hidden + 2 * hidden * code + 2 * whitening + (16 + references) * inputs);
     }
     if bytes <= ARTIFACT_BYTES_MAX { Ok(counts) } else { Err(FitError::TooLarge { bytes }) }
 }
@@ -183,15 +198,17 @@ fn learn(
     ordered: bool,
     settings: &ModelSettings,
     training: &Training,
-) -> Result<(Member, Held), FitError> {
+) -> Result<(Member, Calibration), FitError> {
     let seen = Inputs::new(rows, part.view);
     let split = rows.split(part.view.window);
     let (network, mut held) = learn_network(&seen, &split, part, settings, training)?;
     // Calibration can be broken off too.
     training.done(0)?;
     held.learn_noise(&seen, &split, &network);
-    held.see_codes(&seen, &split, &network, ordered);
-    calibrated(network, held, (part.view, part.weight), ordered)
+    if !ordered {
+        held.see_neighbours(&seen, &split, &network, settings.seed);
+    }
+    calibrated(network, held, (part.view, part.weight))
 }
 
 /// Learns from held-out records what the residuals of a network look like.
@@ -199,24 +216,25 @@ fn calibrated(
     network: Network,
     mut held: Held,
     (view, weight): (View, f64),
-    ordered: bool,
-) -> Result<(Member, Held), FitError> {
+) -> Result<(Member, Calibration), FitError> {
     let (kept, noise, own) = (held.kept.clone(), held.noise.clone(), held.own.clone().into());
+    let (slow, neighbours) = (None, None);
     if weight <= 0.0 {
         let (residuals, distance) = (Residuals::standard(held.residuals.view()), Term::NONE);
-        let member = Member { view, weight, network, kept, noise, own, residuals, distance, slow: None, code: None };
-        return Ok((member, held));
+        let member = Member { view, weight, network, kept, noise, own, residuals, distance, slow, neighbours };
+        return Ok((member, Calibration::Held(Box::new(held))));
     }
     let (Measured { residuals, distance }, distances) = held.measured(&held.residuals, SHRINK_MIN)?;
-    let mut member = Member { view, weight, network, kept, noise, own, residuals, distance, slow: None, code: None };
-    if ordered {
+    let mut member = Member { view, weight, network, kept, noise, own, residuals, distance, slow, neighbours };
+    let Some(Beside { references, distances: beside, held_out }) = held.beside.take() else {
         member.slow = Some(held.measured(&held.slow_averages(&member), SHRINK_MIN_SLOW)?.0);
-    } else {
-        let (measured, of_codes) = held.measured(&held.codes, SHRINK_MIN)?;
-        member.code = Some(measured);
-        held.levels = distances.iter().zip(of_codes).map(|(of, code)| member.level_alone(*of, code)).collect();
-    }
-    Ok((member, held))
+        return Ok((member, Calibration::Held(Box::new(held))));
+    };
+    member.neighbours = Some(Neighbours::new(references, &distances, &beside));
+    let of_held_out = beside.into_iter().zip(held_out).filter(|(_, held_out)| *held_out);
+    let all = distances.into_iter().zip(of_held_out).map(|(of, ([nearest, grouped], _))| [of, nearest, grouped]);
+    let tail = Tail::fit(all.map(|distances| member.strangest(distances)).collect());
+    Ok((member, Calibration::Tail(tail)))
 }
 
 /// A network, and what it makes of the windows that are held out.
@@ -236,12 +254,12 @@ pub(super) fn learn_network(
     Ok((network, held))
 }
 
-/// What the statistic that decides is like on held-out records.
-fn decide(member: &Member, held: &Held, (seen, split): (&Inputs, &Split), ordered: bool) -> Deciding {
-    if ordered {
-        return Deciding::Laws(law::learn(&held.stretches(member, seen, split), Peaks::Mean));
+/// What decides.
+fn decide(member: &Member, calibration: Calibration, (seen, split): (&Inputs, &Split)) -> Deciding {
+    match calibration {
+        Calibration::Held(held) => Deciding::Laws(law::learn(&held.stretches(member, seen, split), Peaks::Mean)),
+        Calibration::Tail(tail) => Deciding::Tail(tail),
     }
-    Deciding::Tail(Tail::fit(held.levels.clone()))
 }
 
 #[cfg(test)]

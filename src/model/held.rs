@@ -9,6 +9,7 @@ use super::fit::FitError;
 use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
 use super::member::{Measured, Member, OWN_SHARE, Term};
+use super::neighbours::{self, Near};
 use super::network::Network;
 use super::residual::{Residuals, moments};
 use super::series::{HeldOut, Split};
@@ -17,6 +18,14 @@ use super::view::Inputs;
 
 /// Held-out blocks are dealt into this many parts for calibration (see `Held::cross_fitted`).
 const FOLDS: usize = 4;
+
+/// How windows lie to some that are remembered.
+pub struct Beside {
+    pub references: Array2<f32>,
+    /// Of all windows, also of those trained on.
+    pub distances: Vec<[f64; 2]>,
+    pub held_out: Vec<bool>,
+}
 
 /// What a network makes of the held-out windows.
 pub struct Held {
@@ -33,16 +42,16 @@ pub struct Held {
     pub noise: Vec<Noise>,
     /// As `Member::own`.
     pub own: Vec<f32>,
-    /// Windows x width of the code; only where there is no order, and what ranks a window then (cross-fitted).
-    pub codes: Array2<f32>,
-    pub levels: Vec<f64>,
+    /// Only where there is no order.
+    pub beside: Option<Beside>,
 }
 
 impl Held {
     pub fn of(seen: &Inputs, split: &Split, network: &Network) -> Self {
         let mut residuals = Array2::zeros((split.held_out.len(), seen.width()));
         let (features, newest) = (seen.rows.features, (seen.view.window - 1) * seen.rows.features);
-        rebuilt(seen, split, network, None, |start, tile| {
+        let rows: Vec<usize> = split.held_out.iter().map(|held| held.row).collect();
+        rebuilt(seen, &rows, network, None, |start, tile| {
             let mut out = residuals.slice_mut(s![start..start + tile.rows(), ..]);
             out.iter_mut().zip(tile.residuals()).for_each(|(to, r)| *to = *r);
             tile.missing().iter().for_each(|&at| out[at] = f32::NAN);
@@ -72,22 +81,37 @@ impl Held {
         };
         let follows = before.zip(&split.held_out).map(next).collect();
         let noise = vec![Noise::default(); features];
-        let (codes, levels) = (Array2::zeros((0, 0)), Vec::new());
         let own = own(seen, split, network);
-        Self { residuals, blocks, series, follows, features, kept, noise, own, codes, levels }
+        Self { residuals, blocks, series, follows, features, kept, noise, own, beside: None }
     }
 
-    /// Codes are of use only where there is no order.
-    pub fn see_codes(&mut self, seen: &Inputs, split: &Split, network: &Network, ordered: bool) {
-        if ordered {
-            return;
-        }
-        let encoder = network.encoder();
-        self.codes = Array2::zeros((split.held_out.len(), network.code()));
-        rebuilt(seen, split, network, Some(&encoder), |start, tile| {
-            let mut out = self.codes.slice_mut(s![start..start + tile.rows(), ..]);
-            out.iter_mut().zip(tile.encode(&encoder)).for_each(|(to, code)| *to = *code);
+    /// How windows lie to some that are remembered, chosen by `seed`; but none to itself, nor to one that shares records with it, so that those
+    /// trained on tell as much as those held out. Of use only where there is no order.
+    pub fn see_neighbours(&mut self, seen: &Inputs, split: &Split, network: &Network, seed: u64) {
+        let held_out = split.held_out.iter().map(|held| (held.row, true));
+        let mut rows: Vec<(usize, bool)> = split.training.iter().map(|row| (*row, false)).chain(held_out).collect();
+        rows.sort_unstable();
+        let (rows, held_out): (Vec<usize>, Vec<bool>) = rows.into_iter().unzip();
+        let chosen: Vec<usize> =
+            neighbours::choose(seen.width(), rows.len(), seed).into_iter().map(|at| rows[at]).collect();
+        let mut references = Array2::zeros((chosen.len(), seen.width()));
+        rebuilt(seen, &chosen, network, None, |start, tile| {
+            for (row, mut to) in references.rows_mut().into_iter().skip(start).take(tile.rows()).enumerate() {
+                to.iter_mut().zip(tile.input(row)).for_each(|(to, x)| *to = *x);
+            }
         });
+        let kernel = neighbours::kernel(&references);
+        let mut distances = Vec::with_capacity(rows.len());
+        rebuilt(seen, &rows, network, Some(&kernel), |start, tile| {
+            tile.near(&kernel, |row, input, partial, least| {
+                let overlaps = |of: &usize| of.abs_diff(rows[start + row]) < seen.view.window;
+                for (partial, _) in partial.iter_mut().zip(&chosen).filter(|(_, of)| overlaps(of)) {
+                    *partial = f32::INFINITY;
+                }
+                distances.push(Near::new(&references, input, partial, least).distances);
+            });
+        });
+        self.beside = Some(Beside { references, distances, held_out });
     }
 
     /// Of a network that sees records as they are, as one that decides does: only by such are they cleaned.
@@ -180,20 +204,21 @@ fn own(seen: &Inputs, split: &Split, network: &Network) -> Vec<f32> {
     copied(seen, &split.held_out, network).into_iter().map(|copied| OWN_SHARE * copied).collect()
 }
 
-/// Shows `each` what the network makes of the held-out windows, a tile of them at a time, with the place of the first.
+/// Shows `each` what the network makes of the windows that end at `rows`, a tile of them at a time, with the place of the first. `references`: kernel
+/// of those that they are to be compared with.
 fn rebuilt(
     seen: &Inputs,
-    split: &Split,
+    rows: &[usize],
     network: &Network,
-    encoder: Option<&Kernel>,
+    references: Option<&Kernel>,
     mut each: impl FnMut(usize, &mut Tile),
 ) {
     let kernel = network.kernel();
-    let (mut tile, mut input) = (Tile::new(&kernel, encoder), vec![0.0; seen.width()]);
-    for (start, part) in (0..).step_by(TILE).zip(split.held_out.chunks(TILE)) {
+    let (mut tile, mut input) = (Tile::new(&kernel, references), vec![0.0; seen.width()]);
+    for (start, part) in (0..).step_by(TILE).zip(rows.chunks(TILE)) {
         tile.clear();
-        for held in part {
-            seen.write(held.row, &mut input);
+        for row in part {
+            seen.write(*row, &mut input);
             tile.push(&input, true);
         }
         tile.reconstruct(&kernel);

@@ -242,6 +242,17 @@ pub fn sum_of_rows(n: usize, rows: &[f32], sums: &mut [f32]) {
     });
 }
 
+/// The same of the least.
+pub fn least_of_rows(n: usize, rows: &[f32], least: &mut [f32]) {
+    dispatch!(Level::new(), simd => for at in sixteens(n) {
+        let mut smallest = f32x16::splat(simd, f32::INFINITY);
+        for start in (at..rows.len()).step_by(n) {
+            smallest = smallest.min(read(simd, &rows[start..], 0.0));
+        }
+        write(n - at, smallest, &mut least[at..]);
+    });
+}
+
 /// `step` times what each output is off its target, 0 where that is NaN (missing). Returns the sum of the squares of what they are off.
 pub fn misses(n: usize, outputs: &[f32], targets: &[f32], step: f32, misses: &mut [f32]) -> f64 {
     dispatch!(Level::new(), simd => {

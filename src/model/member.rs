@@ -8,6 +8,7 @@ use super::clean::Noise;
 use super::decision::Statistic;
 use super::kernel::Kernel;
 use super::lanes::{self, Errors, Follow, Values};
+use super::neighbours::{self, Near, Neighbours};
 use super::network::Network;
 use super::residual::Residuals;
 use super::view::View;
@@ -20,10 +21,8 @@ const SMOOTHING: f64 = 0.5;
 const FOLLOWED: Follow = Follow { rate: 0.002, weight: 0.03, clip: 3.0 };
 /// Part of the slow average in a rank, beside the distance itself.
 const SLOW_SHARE: f64 = 1.0 / 3.0;
-/// Part of the code in the distance of a record without an order, beside the residual, each in units of its median (Pomerantsev 2008). A residual says
-/// how far a record lies from what the network can rebuild, its code how far out it lies there (the orthogonal and the score distance of
-/// Hubert, Rousseeuw & Vanden Branden 2005): neither says more.
-const CODE_SHARE: f64 = 0.5;
+/// The quantile of held-out distances that has the level 1.
+const TOP: f64 = 0.99;
 /// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
 const RATIO_MAX: f64 = 1e30;
 /// Part of an ordinary square that counts where nothing is above one.
@@ -53,9 +52,8 @@ pub struct Member {
     pub distance: Term,
     /// The same of the slow averages; only of records with an order.
     pub slow: Option<Measured>,
-    /// The same of the codes; only of records without an order. Machines drift along what a network rebuilds: of records with an order it is
-    /// where a machine works, not what is wrong with it.
-    pub code: Option<Measured>,
+    /// Only of records without an order. Machines drift: of records with one it is where a machine works, not what is wrong with it.
+    pub neighbours: Option<Neighbours>,
 }
 
 /// A member, ready for use.
@@ -65,10 +63,15 @@ pub struct Kernels {
     /// Of the residuals, and of their slow averages; absent where they are not whitened.
     pub whitening: Option<Kernel>,
     pub slow: Option<Kernel>,
-    /// From an input to its code, and the whitening of that; only where codes are measured.
-    pub encoder: Option<Kernel>,
-    pub code: Option<Kernel>,
+    /// What inputs are compared with.
+    pub neighbours: Option<Kernel>,
 }
+
+/// Distances of a record: that of its residual, and that of the slow average, or, without an order, those from the nearest neighbours.
+pub type Distances = [f64; 3];
+/// Which of them is that of the residual, and that from the nearest of each group.
+const RESIDUAL: usize = 0;
+const GROUPED: usize = 2;
 
 /// What values of a kind look like on held-out records, and how far they lie from that.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,10 +94,15 @@ impl Term {
     pub const NONE: Self = Self { median: 1.0, top: 1.0 };
 
     /// From at least one distance.
-    pub fn fit(mut distances: Vec<f64>) -> Self {
+    pub fn fit(distances: Vec<f64>) -> Self {
+        Self::of(distances, TOP)
+    }
+
+    /// With another quantile.
+    pub fn of(mut distances: Vec<f64>, top: f64) -> Self {
         distances.sort_by(f64::total_cmp);
         let median = distances[distances.len() / 2].max(1e-9);
-        let top = distances[(distances.len() - 1) * 99 / 100];
+        let top = distances[((distances.len() - 1) as f64 * top) as usize];
         let mut term = Self { median, top: 1.0 };
         // It is at least that of the median, unless residuals are almost 0: then nothing says how large they may be.
         term.top = term.level(top).max(LN_2);
@@ -168,25 +176,50 @@ impl Member {
         FOLLOWED.see(self.network.inputs(), self.residuals.numbers(), state, (mean, average), residual, input);
     }
 
-    /// What each feature has to do with how far a record without an order lies, each distance in units of its median. `parts`, one per feature:
-    /// the squares of its whitened residual, before. How far out a code lies is told by what is rebuilt from it.
-    pub fn contributions(&self, [distance, code]: [f64; 2], residual: &[f32], input: &[f32], parts: &mut [f32]) {
-        let spread = |ratio: f64, sum: f64| if sum > 0.0 { ratio.min(RATIO_MAX) / sum } else { 0.0 };
-        let of_residual = spread(distance / self.distance.median, parts.iter().copied().map(f64::from).sum());
-        parts.iter_mut().for_each(|part| *part = (f64::from(*part) * of_residual) as f32);
-        let Some(Measured { distance: term, .. }) = &self.code else { return };
-        let rebuilt = || {
-            residual
-                .iter()
-                .zip(input)
-                .map(|(r, x)| f64::from(r + x).powi(2))
-                .map(|square| if square.is_finite() { square } else { 0.0 })
-        };
-        let of_code = spread(code / term.median, rebuilt().sum());
-        for (at, square) in rebuilt().enumerate() {
-            let part = &mut parts[at % parts.len()];
-            *part += (square * of_code) as f32;
+    /// Of a record without an order: its level by each of its distances.
+    fn levels(&self, distances: Distances) -> [f64; 3] {
+        std::array::from_fn(|which| self.term(which).level(distances[which]))
+    }
+
+    /// The largest of them.
+    pub fn strangest(&self, distances: Distances) -> f64 {
+        self.levels(distances).into_iter().fold(0.0, f64::max)
+    }
+
+    /// What such a record is ranked by.
+    pub fn rank(&self, distances: Distances) -> f64 {
+        let Some(Neighbours { units, .. }) = &self.neighbours else { return self.strangest(distances) };
+        self.levels(distances).into_iter().zip(units).map(|(level, unit)| level * unit).fold(0.0, f64::max)
+    }
+
+    /// Without an order.
+    fn term(&self, which: usize) -> Term {
+        match &self.neighbours {
+            Some(of) if which == GROUPED => of.grouped,
+            Some(of) if which != RESIDUAL => of.nearest,
+            _ => self.distance,
         }
+    }
+
+    /// What each feature has to do with how far it lies from its neighbours, in the stranger of the two ways; added to `parts`.
+    pub fn apart(&self, near: &Near, parts: &mut [f32]) {
+        let Some(of) = &self.neighbours else { return };
+        let [nearest, grouped] = near.distances;
+        near.contributions(of.grouped.level(grouped) > of.nearest.level(nearest), parts);
+    }
+
+    /// What each feature has to do with what is strangest of a record without an order, in medians of that distance. `parts`, one per feature: what
+    /// `apart` made of them; `squares` adds those of the whitened residual.
+    pub fn contributions(&self, distances: Distances, parts: &mut [f32], squares: impl FnOnce(&mut [f32])) {
+        let levels = self.levels(distances);
+        let which = (0..levels.len()).fold(RESIDUAL, |most, at| if levels[at] > levels[most] { at } else { most });
+        if which == RESIDUAL {
+            parts.fill(0.0);
+            squares(parts);
+        }
+        let sum: f64 = parts.iter().copied().map(f64::from).sum();
+        let each = if sum > 0.0 { (distances[which] / self.term(which).median).min(RATIO_MAX) / sum } else { 0.0 };
+        parts.iter_mut().for_each(|part| *part = (f64::from(*part) * each) as f32);
     }
 
     /// What is done for each record, ready for use.
@@ -196,24 +229,16 @@ impl Member {
             network: self.network.kernel(),
             whitening: self.residuals.kernel(),
             slow: whitening(&self.slow),
-            encoder: self.code.is_some().then(|| self.network.encoder()),
-            code: whitening(&self.code),
+            neighbours: self.neighbours.as_ref().map(|of| neighbours::kernel(&of.references)),
         }
     }
 
-    /// The level of a record in the rank, not weighted, and the smoothed one that it leaves behind in `smoothed`. `beside`: the distance of
-    /// the slow average, or of the code where there is no order.
-    pub fn level(&self, smoothed: &mut f64, distance: f64, beside: f64) -> f64 {
-        let Some(Measured { distance: term, .. }) = &self.slow else { return self.level_alone(distance, beside) };
+    /// The level of a record with an order in the rank, not weighted, and the smoothed one that it leaves behind in `smoothed`.
+    pub fn level(&self, smoothed: &mut f64, distances: Distances) -> f64 {
+        let Some(Measured { distance: term, .. }) = &self.slow else { return self.distance.level(distances[RESIDUAL]) };
+        let [distance, slow, _] = distances;
         *smoothed += SMOOTHING * (self.distance.level(distance) - *smoothed);
-        (1.0 - SLOW_SHARE) * *smoothed + SLOW_SHARE * term.level(beside)
-    }
-
-    /// The same of a record without an order.
-    pub fn level_alone(&self, distance: f64, code: f64) -> f64 {
-        let Some(Measured { distance: term, .. }) = &self.code else { return self.distance.level(distance) };
-        let code = code / term.median * self.distance.median;
-        self.distance.level((1.0 - CODE_SHARE) * distance + CODE_SHARE * code)
+        (1.0 - SLOW_SHARE) * *smoothed + SLOW_SHARE * term.level(slow)
     }
 }
 
@@ -232,28 +257,28 @@ mod tests {
     }
 
     #[test]
-    fn contributions_are_distances_in_medians_and_of_what_is_rebuilt_for_the_code() {
+    fn contributions_are_those_of_what_is_strangest_in_medians() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let network = Network::new(4, 4, 2, Activation::Relu, &mut rng);
-        let standard = |width: usize| Residuals::standard(Array2::zeros((3, width)).view());
-        let [of_residual, of_code] = [2.0, 5.0].map(|median| Term { median, top: 1.0 });
-        let code = Some(Measured { residuals: standard(2), distance: of_code });
+        let [distance, nearest, grouped] = [2.0, 5.0, 1.0].map(|median| Term { median, top: 1.0 });
+        let neighbours =
+            Some(Neighbours { references: Array2::zeros((8, 4)), nearest, grouped, units: [100.0, 1.0, 1.0] });
         let view = View { window: 2, context: false, clip: 0.0 };
-        let (kept, noise, residuals) = (Vec::new(), Vec::new(), standard(4));
-        let (own, distance, slow) = (vec![0.0; 2].into(), of_residual, None);
-        let member = Member { view, weight: 1.0, network, kept, noise, own, residuals, distance, slow, code };
-        // Two sensors in a window of two; one value is missing.
-        let (residual, input) = ([1.0, -1.0, 0.0, 7.0], [1.0, 0.0, 1.0, f32::NAN]);
-        let mut parts = [1.0, 3.0];
-        member.contributions([6.0, 10.0], &residual, &input, &mut parts);
-        // 3 medians of the residual as 1 to 3, and 2 of the code as 4 + 1 to 1.
-        let expected = [0.75 + 5.0 / 3.0, 2.25 + 1.0 / 3.0];
-        assert!(parts.iter().zip(expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6), "{parts:?}");
-        let mut nothing = [0.0; 2];
-        member.contributions([0.0, f64::INFINITY], &[0.0; 4], &[0.0; 4], &mut nothing);
-        assert_eq!(nothing, [0.0; 2]);
-        member.contributions([f64::INFINITY; 2], &residual, &input, &mut parts);
-        assert!(parts.iter().all(|part| part.is_finite()), "{parts:?}");
+        let (kept, noise, residuals) = (Vec::new(), Vec::new(), Residuals::standard(Array2::zeros((3, 4)).view()));
+        let (own, slow) = (vec![0.0; 2].into(), None);
+        let member = Member { view, weight: 1.0, network, kept, noise, own, residuals, distance, slow, neighbours };
+        // Two sensors: of the neighbours 1 to 4, of the residual 3 to 1.
+        let of = |distances: Distances| {
+            let mut parts = [2.0, 8.0];
+            member.contributions(distances, &mut parts, |parts| parts.copy_from_slice(&[3.0, 1.0]));
+            parts
+        };
+        assert_eq!(of([8.0, 5.0, 3.0]), [3.0, 1.0], "4 medians");
+        assert_eq!(of([2.0, 50.0, 3.0]), [2.0, 8.0], "10 medians");
+        assert_eq!(of([2.0, 10.0, 20.0]), [4.0, 16.0], "20 medians");
+        assert!(of([f64::INFINITY; 3]).iter().chain(&of([f64::NAN, 0.0, 0.0])).all(|part| part.is_finite()));
+        assert_eq!(member.strangest([2.0, 10.0, 20.0]), grouped.level(20.0));
+        assert_eq!(member.rank([2.0, 10.0, 20.0]), 100.0 * distance.level(2.0));
     }
 
     #[test]

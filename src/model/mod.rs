@@ -27,6 +27,7 @@ mod lanes;
 mod law;
 mod member;
 mod memory;
+mod neighbours;
 mod network;
 mod onnx;
 mod order;
@@ -69,8 +70,10 @@ use decision::Decision;
 pub(crate) use decision::Statistic;
 use fleet::Fleet;
 use law::Laws;
+pub(crate) use member::Distances;
 use member::{Kernels, Measured, Member};
 use memory::Places;
+use neighbours::Near;
 use recent::RARITIES;
 use reference::Reference;
 pub use reference::{Drift, Edge, Seen};
@@ -265,10 +268,11 @@ impl Model {
     pub(crate) fn judge(&self, budget: &AlarmBudget, hold: f64) -> Judge {
         match &self.deciding {
             Deciding::Laws(laws) => Judge::Ordered(Decision::new(*laws, budget, hold)),
-            Deciding::Tail(tail) => Judge::Unordered {
-                threshold: tail.level(budget.rate()),
-                levels: RARITIES.map(|rarity| tail.level(rarity)),
-            },
+            Deciding::Tail(tail) => {
+                // Exceeded, and not reached: readings that repeat are often exactly there.
+                let beyond = |rate: f64| tail.level(rate).next_up();
+                Judge::Unordered { threshold: beyond(budget.rate()), levels: RARITIES.map(beyond) }
+            }
         }
     }
 
@@ -364,8 +368,8 @@ impl Model {
 
     /// An empty tile for what network `member` does.
     pub(crate) fn tile(&self, member: usize) -> Tile {
-        let Kernels { network, encoder, .. } = &self.kernels[member];
-        Tile::new(network, encoder.as_ref())
+        let Kernels { network, neighbours, .. } = &self.kernels[member];
+        Tile::new(network, neighbours.as_ref())
     }
 
     /// Reconstructions and residuals of the inputs in the tile.
@@ -388,12 +392,20 @@ impl Model {
         self.members[member].slow.is_some()
     }
 
-    /// Of each input in the tile, which is reconstructed, the distance of its code; none where codes are not measured.
-    pub(crate) fn code_distances(&self, member: usize, tile: &mut Tile) -> Option<impl Iterator<Item = f64>> {
-        let Kernels { encoder, code: kernel, .. } = &self.kernels[member];
-        let Measured { residuals, .. } = self.members[member].code.as_ref()?;
-        tile.encode(encoder.as_ref()?);
-        Some(tile.code_distances(residuals, kernel.as_ref()))
+    /// Where there is no order: shows `each` the row of every input in the tile, which is reconstructed, how far it lies from its neighbours, and a
+    /// function that adds what each feature has to do with that to its parts.
+    pub(crate) fn near(
+        &self,
+        member: usize,
+        tile: &mut Tile,
+        mut each: impl FnMut(usize, [f64; 2], &dyn Fn(&mut [f32])),
+    ) {
+        let (member, kernels) = (&self.members[member], &self.kernels[member]);
+        let (Some(of), Some(kernel)) = (&member.neighbours, &kernels.neighbours) else { return };
+        tile.near(kernel, |row, input, partial, least| {
+            let near = Near::new(&of.references, input, partial, least);
+            each(row, near.distances, &|parts| member.apart(&near, parts));
+        });
     }
 
     /// Whether network `member` takes part in the rank.
@@ -455,29 +467,42 @@ impl Model {
         };
     }
 
-    /// What each feature has to do with how far a record without an order lies, in distances of ordinary records. `parts`, one per feature: the
-    /// squares of its whitened residual, before.
-    pub(crate) fn contributions(&self, distances: [f64; 2], residual: &[f32], input: &[f32], parts: &mut [f32]) {
-        self.members.iter().for_each(|member| member.contributions(distances, residual, input, parts));
+    /// What each feature has to do with what is strangest of a record without an order, as network `member` sees it. `parts`: what `near` added;
+    /// `squares` adds those of its whitened residual.
+    pub(crate) fn contributions(
+        &self,
+        member: usize,
+        distances: Distances,
+        parts: &mut [f32],
+        squares: impl FnOnce(&mut [f32]),
+    ) {
+        self.members[member].contributions(distances, parts, squares);
     }
 
-    /// Judges a record, once and in order. `distances`: of each network the distance of its residual, and of the slow average, or of the code
-    /// where there is no order.
-    /// `parts`: what each feature contributed to the statistic; afterwards, what it has contributed to what decides. `creep`: part of an
-    /// incident's height by which its bar rises with this record.
+    /// Judges a record, once and in order. `distances`: of each network. `parts`: what each feature contributed to the
+    /// statistic; afterwards, what it has contributed to what decides. `creep`: part of an incident's height by which its bar rises with this
+    /// record.
     pub(crate) fn decide(
         &self,
         judge: &Judge,
         memory: &mut Memory,
         statistic: Statistic,
-        distances: impl Iterator<Item = [f64; 2]>,
+        distances: impl Iterator<Item = Distances>,
         parts: &mut [f32],
         creep: f64,
     ) -> Judged {
-        let (mut rank, mut weights) = (0.0, 0.0);
-        for (at, ([distance, beside], member)) in distances.zip(&self.members).enumerate() {
+        let (mut rank, mut weights, mut strangest) = (0.0, 0.0, 0.0);
+        for (at, (distances, member)) in distances.zip(&self.members).enumerate() {
             if member.weight > 0.0 {
-                rank += member.weight * member.level(memory.level_mut(at), distance, beside);
+                let level = match &member.neighbours {
+                    // There is no other network.
+                    Some(neighbours) => {
+                        strangest = member.strangest(distances);
+                        member.rank(distances) / neighbours.units.iter().copied().fold(f64::INFINITY, f64::min)
+                    }
+                    None => member.level(memory.level_mut(at), distances),
+                };
+                rank += member.weight * level;
                 weights += member.weight;
             }
         }
@@ -494,10 +519,10 @@ impl Model {
             }
             Judge::Unordered { threshold, levels } => {
                 let recent = &mut memory.watch.recent;
-                recent.see(recent::RECORDS, |i, _| rank >= levels[i]);
+                recent.see(recent::RECORDS, |i, _| strangest >= levels[i]);
                 let admitted = recent.admitted();
                 let lowest = RARITIES.iter().position(|r| *r == admitted).map_or(f64::INFINITY, |i| levels[i]);
-                let alone = rank / threshold.min(lowest);
+                let alone = strangest / threshold.min(lowest);
                 let flagged = alone >= 1.0;
                 // How close it is to a level that comes and goes is no part of how strange a record is.
                 let acute = if flagged { 1.0 } else { 0.0 };

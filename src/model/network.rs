@@ -154,18 +154,9 @@ impl Network {
         self.kernel_at(Level::new())
     }
 
-    /// Of the layers that compress.
-    pub fn encoder(&self) -> Kernel {
-        self.kernel_of(self.encoder, Level::new())
-    }
-
     /// For another processor.
     pub(super) fn kernel_at(&self, level: Level) -> Kernel {
-        self.kernel_of(self.layers.len(), level)
-    }
-
-    fn kernel_of(&self, layers: usize, level: Level) -> Kernel {
-        let layers = self.layers.iter().zip(&self.activations).take(layers);
+        let layers = self.layers.iter().zip(&self.activations);
         Kernel::at(level, layers.map(|(layer, activation)| (layer.weight.view(), Some(layer.bias.view()), *activation)))
     }
 

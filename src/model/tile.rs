@@ -2,6 +2,7 @@
 
 use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
+use super::neighbours::groups;
 use super::residual::Residuals;
 use super::scaler::SCALED_MAX;
 
@@ -12,7 +13,10 @@ pub const TILE: usize = 256;
 /// (Rezende, Mohamed & Wierstra 2014, appendix F; McCoy, Kroon & Auret 2018 for sensor data).
 const IMPUTE_PASSES: usize = 5;
 
-/// `push` inputs, `reconstruct` (and `encode`), `whiten`, read results; `clear`.
+/// Inputs that are compared with references at once: what comes of more would leave the nearer caches.
+const NEAR: usize = 32;
+
+/// `push` inputs, `reconstruct` (and `near`), `whiten`, read results; `clear`.
 pub struct Tile {
     inputs: usize,
     rows: usize,
@@ -23,18 +27,19 @@ pub struct Tile {
     reconstruction: Vec<f32>,
     residuals: Vec<f32>,
     whitened: Vec<f32>,
-    /// Rows x width of the code, empty without an encoder; and whitened.
-    codes: Vec<f32>,
-    whitened_codes: Vec<f32>,
+    /// Of a few rows what the references give, and the least of each group of them; empty without references.
+    partial: Vec<f32>,
+    least: Vec<f32>,
     room: Room,
+    room_of_references: Room,
 }
 
 impl Tile {
-    /// `encoder`: of the network, for codes.
-    pub fn new(network: &Kernel, encoder: Option<&Kernel>) -> Self {
+    /// `references`: kernel of those that inputs are compared with.
+    pub fn new(network: &Kernel, references: Option<&Kernel>) -> Self {
         let inputs = network.inputs();
         let empty = vec![0.0; TILE * inputs + LANES];
-        let codes = encoder.map_or_else(Vec::new, |encoder| vec![0.0; TILE * encoder.outputs() + LANES]);
+        let count = references.map_or(0, Kernel::outputs);
         Self {
             inputs,
             rows: 0,
@@ -43,9 +48,10 @@ impl Tile {
             residuals: empty.clone(),
             whitened: empty.clone(),
             x: empty,
-            whitened_codes: codes.clone(),
-            codes,
+            partial: vec![0.0; NEAR * count],
+            least: vec![0.0; groups(count)],
             room: network.room(),
+            room_of_references: references.map_or_else(Room::default, Kernel::room),
         }
     }
 
@@ -100,18 +106,17 @@ impl Tile {
         lanes::difference(*rows * *inputs, reconstruction, x, residuals);
     }
 
-    /// After `reconstruct`: the codes of all inputs, rows x width. In place of what is missing they are of what was filled in.
-    pub fn encode(&mut self, encoder: &Kernel) -> &[f32] {
-        encoder.apply(self.rows, &self.x, &mut self.codes, &mut self.room);
-        &self.codes[..self.rows * encoder.outputs()]
-    }
-
-    /// After `encode`: the Mahalanobis distance of each code (mean square, so about 1 on ordinary records). `kernel`: of `codes`.
-    pub fn code_distances(&mut self, codes: &Residuals, kernel: Option<&Kernel>) -> impl Iterator<Item = f64> {
-        let Self { rows, codes: values, whitened_codes, room, .. } = self;
-        codes.whiten(kernel, *rows, values, &[], whitened_codes, room);
-        let width = codes.mean.len();
-        (0..*rows).map(move |row| lanes::squares(width, &whitened_codes[row * width..]) / width as f64)
+    /// After `reconstruct`: shows `each` every input, with its row and what the references give for it (and room for the least of each group). What
+    /// is missing is as it was filled in.
+    pub fn near(&mut self, references: &Kernel, mut each: impl FnMut(usize, &[f32], &mut [f32], &mut [f32])) {
+        let Self { inputs, rows, x, partial, least, room_of_references: room, .. } = self;
+        for from in (0..*rows).step_by(NEAR) {
+            let these = NEAR.min(*rows - from);
+            references.apply(these, &x[from * *inputs..], partial, room);
+            for (row, partial) in (from..).zip(partial.chunks_exact_mut(references.outputs()).take(these)) {
+                each(row, &x[row * *inputs..][..*inputs], partial, least);
+            }
+        }
     }
 
     /// After `reconstruct`: rows x inputs, reconstruction minus input; meaningless where the value is missing.

@@ -74,7 +74,7 @@ fn a_model_reads_back_as_it_was() {
 #[test]
 fn forged_contents_are_refused_with_a_reason() {
     let cases: &[(Change, &str)] = &[
-        (|h, _| h["format"] = 6.into(), "format 6: expected 12"),
+        (|h, _| h["format"] = 6.into(), "format 6: expected 13"),
         (|h, _| h["format"] = "x".into(), "metadata: invalid type"),
         (|h, _| h["surprise"] = 1.into(), "unknown field `surprise`"),
         (|h, _| h["schema"] = serde_json::json!([]), "metadata: "),
@@ -113,7 +113,7 @@ fn forged_contents_are_refused_with_a_reason() {
             "noise deviation = -1.5",
         ),
         (|_, t| *tensor(t, "map.axes") = Tensor::narrow([0.5; 4].iter(), vec![4]), "tensor map.axes is F32 [4]"),
-        (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 29, expected 28"),
+        (|_, t| t.push(("extra".to_owned(), Tensor::wide(&[1.0]))), "number of tensors = 28, expected 27"),
         (|_, t| t[0].0 = "scaler.maen".to_owned(), "scaler.mean"),
         (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0; 2]), "expected F64 [3]"),
         (|_, t| *tensor(t, "scaler.mean") = Tensor::wide(&[0.0, 1e200, 0.0]), "at most 1e150"),
@@ -128,8 +128,17 @@ fn forged_contents_are_refused_with_a_reason() {
         (|_, t| tensor(t, "member.0.network.0.bias").shape = vec![4, 4], "expected one dimension"),
         (|_, t| tensor(t, "member.0.residual.scale").bytes.fill(0), "expected more than 0"),
         (|_, t| tensor(t, "member.0.residual.whitening").shape = vec![9], "expected F32 [3, 3]"),
-        (|_, t| tensor(t, "member.0.code.whitening").shape = vec![4, 1], "expected F32 [2, 2]"),
-        (|_, t| *tensor(t, "member.0.code.distance") = Tensor::wide(&[1.0, 0.0]), "code.distance = 0"),
+        (|_, t| tensor(t, "member.0.neighbours").shape = vec![888], "expected two dimensions"),
+        (|_, t| tensor(t, "member.0.neighbours").shape = vec![444, 2], "expected whole groups"),
+        (
+            |_, t| tensor(t, "member.0.neighbours").bytes[..4].copy_from_slice(&2e6f32.to_le_bytes()),
+            "member.0.neighbours = 2000000, expected at most 1e6",
+        ),
+        (
+            |_, t| *tensor(t, "member.0.neighbours.distances") = Tensor::wide(&[1.0, 1.0, 1.0, 0.0]),
+            "neighbours.distances = 0",
+        ),
+        (|_, t| *tensor(t, "member.0.neighbours.units") = Tensor::wide(&[1.0, 1.0, 0.9]), "neighbours.units = 0.9"),
         (|_, t| *tensor(t, "member.0.residual.distance") = Tensor::wide(&[0.0, 1.0]), "residual.distance = 0"),
         (|_, t| *tensor(t, "decision.tail") = Tensor::wide(&[1.0, 0.02, 9.0, 1.0]), "decision.tail shape = 9"),
         (|_, t| tensor(t, "decision.quantiles").bytes[8..16].copy_from_slice(&9e5f64.to_le_bytes()), "ascending"),
