@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::incident::{Change, Incident, IncidentSettings, Seen, Span};
 use crate::model::{
-    self, ADOPT_AFTER, AlarmBudget, Distances, Drift, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile,
-    has_gaps,
+    self, ADOPT_AFTER, AlarmBudget, Drift, Edition, Judge, Judged, Model, Profile, Statistic, TILE, Tile, has_gaps,
 };
 use crate::record::{EventTime, NextOffset, Offset, PartitionId, Position};
 pub use explain::{Explanation, Open, SENSORS_MAX, SensorNow};
@@ -138,6 +137,8 @@ struct Batch {
     gaps: Vec<usize>,
     /// Of each record, if it is not warming.
     statistics: Vec<Statistic>,
+    /// How far it lies from the records that are remembered.
+    near: Vec<[f64; 2]>,
     /// What was said of each record.
     judged: Vec<Judged>,
     /// Records x features: what each feature contributed to the statistic; once judged, to what decided.
@@ -153,7 +154,8 @@ struct MemberBatch {
     residuals: Vec<f32>,
     /// Slow averages of the residuals, records x inputs.
     slow: Vec<f32>,
-    distances: Vec<Distances>,
+    /// Distances of the residual, and of the slow average.
+    distances: Vec<[f64; 2]>,
 }
 
 #[derive(Clone, Copy)]
@@ -302,7 +304,8 @@ impl Detector {
             }
             let parts = &mut batch.parts[index * features..][..features];
             let distances = batch.members.iter().map(|member| member.distances[index]);
-            let judged = model.decide(judge, &mut state.memory, batch.statistics[index], distances, parts, creep);
+            let (statistic, near) = (batch.statistics[index], batch.near[index]);
+            let judged = model.decide(judge, &mut state.memory, statistic, (distances, near), parts, creep);
             batch.judged[index] = judged;
             let Judged { score, flagged, .. } = judged;
             state.incident.see(incidents, &Seen { offset, time, score, flagged, parts }, &mut tell);
@@ -473,20 +476,23 @@ impl Batch {
         self.whole.clear();
         self.gaps.clear();
         self.statistics.clear();
+        self.near.clear();
         self.judged.clear();
         self.parts.clear();
     }
 
     /// Residuals of all records that are not warming.
     fn reconstruct(&mut self, model: &Model, tiles: &mut [Tile]) {
-        let (features, blame) = (model.schema().len(), &mut self.parts);
+        let (features, last) = (model.schema().len(), self.members.len() - 1);
+        let (blame, near) = (&mut self.parts, &mut self.near);
         blame.resize(self.values.len(), 0.0);
+        near.resize(self.series.len(), [0.0; 2]);
         for ((at, member), tile) in self.members.iter_mut().enumerate().zip(tiles) {
             let inputs = model.inputs(at);
             let MemberBatch { inputs: x, residuals, slow, distances } = member;
             residuals.resize(x.len(), 0.0);
             slow.resize(if model.is_followed(at) { x.len() } else { 0 }, 0.0);
-            distances.resize(self.series.len(), [0.0; 3]);
+            distances.resize(self.series.len(), [0.0; 2]);
             for (part, gaps) in parts(&self.whole, &self.gaps) {
                 tile.clear();
                 part.iter().for_each(|&i| tile.push(&x[i * inputs..][..inputs], gaps));
@@ -494,11 +500,15 @@ impl Batch {
                 for (row, &i) in tile.residuals().chunks_exact(inputs).zip(part) {
                     residuals[i * inputs..][..inputs].copy_from_slice(row);
                 }
-                model.near(at, tile, |row, near, add_parts| {
-                    let i = part[row];
-                    distances[i][1..].copy_from_slice(&near);
-                    add_parts(&mut blame[i * features..][..features]);
-                });
+                if at == last {
+                    model.near(tile, |row, distances, add_parts| {
+                        let i = part[row];
+                        near[i] = distances;
+                        if !model.ordered() {
+                            add_parts(&mut blame[i * features..][..features]);
+                        }
+                    });
+                }
             }
         }
     }
@@ -555,7 +565,8 @@ impl Batch {
                         distances[i][which] = tile.distance(row);
                         if !model.ordered() {
                             let parts = &mut self.parts[i * features..][..features];
-                            model.contributions(at, distances[i], parts, |parts| tile.contributions(row, parts));
+                            let squares = |parts: &mut [f32]| tile.contributions(row, parts);
+                            model.contributions(distances[i][0], self.near[i], parts, squares);
                         }
                     }
                 }

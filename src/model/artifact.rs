@@ -155,7 +155,7 @@ impl Model {
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
         let wide = |name: &str, values: &[f64]| (name.to_owned(), Tensor::wide(values));
-        let Known { scaler, fleet, reference, plane } = &self.known;
+        let Known { scaler, fleet, reference, plane, neighbours } = &self.known;
         let mut tensors = vec![wide("scaler.mean", &scaler.mean), wide("scaler.scale", &scaler.scale)];
         let alike: Vec<f64> = reference.sensors.iter().map(|sensor| sensor.alike).collect();
         tensors.push(wide("reference.alike", &alike));
@@ -173,11 +173,16 @@ impl Model {
                 let numbers = laws.map(|law| [law.level, law.peak, law.spread, law.floor, law.start]);
                 tensors.push(wide("decision.laws", numbers.as_flattened()));
             }
-            Deciding::Tail(tail) => {
+            Deciding::Tail { tail, units } => {
+                tensors.push(wide("decision.units", units));
                 tensors.push(wide("decision.tail", &[tail.start, tail.rate, tail.shape, tail.scale]));
                 tensors.push(wide("decision.quantiles", &tail.quantiles));
             }
         }
+        let Neighbours { references, nearest, grouped } = neighbours;
+        tensors.push(("neighbours".to_owned(), Tensor::narrow(references.iter(), references.shape().to_vec())));
+        let terms = [nearest.median, nearest.top, grouped.median, grouped.top];
+        tensors.push(wide("neighbours.distances", &terms));
         let Plane { mean, axes } = plane;
         tensors.push(("map.mean".to_owned(), Tensor::narrow(mean.iter(), vec![mean.len()])));
         tensors.push(("map.axes".to_owned(), Tensor::narrow(axes.iter().flatten(), vec![2, mean.len()])));
@@ -222,13 +227,6 @@ impl Member {
         statistics(&format!("{name}.residual"), &self.residuals, &self.distance);
         if let Some(Measured { residuals, distance }) = &self.slow {
             statistics(&format!("{name}.slow"), residuals, distance);
-        }
-        if let Some(Neighbours { references, nearest, grouped, units }) = &self.neighbours {
-            let tensor = Tensor::narrow(references.iter(), references.shape().to_vec());
-            out.push((format!("{name}.neighbours"), tensor));
-            let numbers = [nearest.median, nearest.top, grouped.median, grouped.top];
-            out.push((format!("{name}.neighbours.distances"), Tensor::wide(&numbers)));
-            out.push((format!("{name}.neighbours.units"), Tensor::wide(units)));
         }
     }
 }
@@ -309,14 +307,17 @@ impl Reader<'_> {
         let deciding = if header.ordered {
             Deciding::Laws([self.law(0)?, self.law(1)?, self.law(2)?])
         } else {
-            Deciding::Tail(self.tail()?)
+            let units = self.wide("decision.units", 3)?;
+            units.iter().try_for_each(|unit| sound("decision.units", *unit, 1.0, 1e6))?;
+            Deciding::Tail { tail: self.tail()?, units: std::array::from_fn(|at| units[at]) }
         };
         let members = header.members.iter().enumerate();
         let members = members
             .map(|(at, member)| self.member(&format!("member.{at}"), member, features, header.ordered))
             .collect::<Result<Vec<Member>, ArtifactError>>()?;
         let plane = self.plane(members[0].network.code())?;
-        let known = Known { scaler, fleet, reference, plane };
+        let neighbours = self.neighbours(features, header.ordered)?;
+        let known = Known { scaler, fleet, reference, plane, neighbours };
         if !members.iter().any(|member| member.weight > 0.0) {
             return Err(value("weights of the networks", 0, "one that is more than 0"));
         }
@@ -420,27 +421,22 @@ impl Reader<'_> {
         let (residuals, distance) = self.statistics(&format!("{name}.residual"), inputs, ranks)?;
         let slow = (ranks && ordered).then(|| self.statistics(&format!("{name}.slow"), inputs, true)).transpose()?;
         let slow = slow.map(|(residuals, distance)| Measured { residuals, distance });
-        let neighbours =
-            (ranks && !ordered).then(|| self.neighbours(&format!("{name}.neighbours"), inputs)).transpose()?;
-        Ok(Member { view, weight, network, kept, noise, own: own.into(), residuals, distance, slow, neighbours })
+        Ok(Member { view, weight, network, kept, noise, own: own.into(), residuals, distance, slow })
     }
 
-    fn neighbours(&self, name: &str, inputs: usize) -> Result<Neighbours, ArtifactError> {
+    fn neighbours(&self, features: usize, ordered: bool) -> Result<Neighbours, ArtifactError> {
+        let (name, terms) = ("neighbours", "neighbours.distances");
         let count = self.rows(name)?;
-        if count == 0 || count != neighbours::count(inputs, count) {
+        if count == 0 || count != neighbours::count(features, count, ordered) {
             return Err(value(&format!("number of {name}"), count, "whole groups, and not more than are used"));
         }
-        let references = self.matrix(name, count, inputs)?;
+        let references = self.matrix(name, count, features)?;
         if let Some(v) = references.iter().find(|v| v.abs() > SCALED_MAX) {
             return Err(value(name, v, &format!("at most {SCALED_MAX:e}")));
         }
-        let numbers = format!("{name}.distances");
-        let values = self.wide(&numbers, 4)?;
-        let [nearest, grouped] = [0, 2].map(|at| self.term(&numbers, values[at], values[at + 1]));
-        let name = format!("{name}.units");
-        let values = self.wide(&name, 3)?;
-        values.iter().try_for_each(|unit| sound(&name, *unit, 1.0, 1e6))?;
-        Ok(Neighbours { references, nearest: nearest?, grouped: grouped?, units: std::array::from_fn(|at| values[at]) })
+        let numbers = self.wide(terms, 4)?;
+        let [nearest, grouped] = [0, 2].map(|at| self.term(terms, numbers[at], numbers[at + 1]));
+        Ok(Neighbours { references, nearest: nearest?, grouped: grouped? })
     }
 
     fn term(&self, name: &str, median: f64, top: f64) -> Result<Term, ArtifactError> {

@@ -174,7 +174,6 @@ fn deciding(part: &Part, network: Network, residuals: Residuals, own: Vec<f32>) 
         residuals,
         distance: Term::NONE,
         slow: None,
-        neighbours: None,
     }
 }
 

@@ -102,11 +102,8 @@ impl Model {
             let beside = member.slow.iter();
             square(&member.residuals) + beside.map(|of| square(&of.residuals)).sum::<usize>()
         };
-        let neighbours = |member: &Member| member.neighbours.as_ref().map_or(0, |of| of.references.len());
-        self.members
-            .iter()
-            .map(|member| network(member.network.sizes()) + neighbours(member) + whitenings(member))
-            .sum()
+        let members = self.members.iter().map(|member| network(member.network.sizes()) + whitenings(member));
+        members.sum::<usize>() + self.known.neighbours.references.len()
     }
 
     /// Numbers that a series is remembered by: f32 and f64.
@@ -118,7 +115,7 @@ impl Model {
     pub fn doubt(&self, budget: &AlarmBudget) -> f64 {
         let error = match &self.deciding {
             Deciding::Laws(laws) => Decision::new(*laws, budget, 0.0).doubt(self.rows.calibrating),
-            Deciding::Tail(tail) => tail.doubt(budget.rate(), self.rows.calibrating),
+            Deciding::Tail { tail, .. } => tail.doubt(budget.rate(), self.rows.calibrating),
         };
         error.exp()
     }

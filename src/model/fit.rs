@@ -3,10 +3,10 @@
 use super::audit;
 use super::bottleneck::Principal;
 use super::hands::{Hands, Progress, Training};
-use super::held::{Beside, Held};
+use super::held::Held;
 use super::law::{self, Peaks};
 use super::member::{Measured, Member, Term};
-use super::neighbours::{self, Neighbours};
+use super::neighbours::{self, Learned, Neighbours};
 use super::network::Network;
 use super::profile::{self, Part, Profile};
 use super::projection::Plane;
@@ -27,12 +27,6 @@ const EVERY_BLOCK: Cut = Cut { blocks: 40, folds: 1, fold: 0, apart: 0 };
 /// Fewest windows to train on, and to calibrate with. Below that nothing learned is worth the name.
 pub(super) const TRAINING_MIN: usize = 20;
 pub(super) const HELD_OUT_MIN: usize = 5;
-
-/// What decides, or what it is learned from: held-out windows in their order, or, where there is none, the tail of their levels.
-enum Calibration {
-    Held(Box<Held>),
-    Tail(Tail),
-}
 
 /// Why no model could be learned.
 #[derive(Debug, thiserror::Error)]
@@ -96,19 +90,18 @@ pub fn fit(
     let Some((ranking, _)) = learned.first() else { unreachable!("every profile has a network") };
     let plane = Plane::of(&ranking.network, &seen, held_out.iter().map(|held| held.row))?;
     // The last one decides.
-    let Some((member, calibration)) = learned.pop() else { unreachable!("every profile has a network") };
+    let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
+    let (seen, split) = (Inputs::new(&rows, member.view), rows.split(member.view.window));
+    let beside = Neighbours::learn(&seen, &split, &member.network, ordered, settings.seed);
     let deciding = match laws {
         Some((laws, records)) => {
             counts.calibrating = records;
             Deciding::Laws(laws)
         }
-        None => {
-            let seen = Inputs::new(&rows, member.view);
-            decide(&member, calibration, (&seen, &rows.split(member.view.window)))
-        }
+        None => decide(&member, &held, &beside, (&seen, &split), ordered),
     };
     let members = learned.into_iter().map(|(member, _)| member).chain([member]).collect();
-    let known = Known { scaler, fleet, reference: Reference::of(&rows), plane };
+    let known = Known { scaler, fleet, reference: Reference::of(&rows), plane, neighbours: beside.neighbours };
     Model::new(table.schema.clone(), source, (settings.clone(), profile), counts, known, members, deciding)
         .sealed()
         .map_err(FitError::Artifact)
@@ -133,14 +126,13 @@ pub(super) fn calibrate(
     let seen = Inputs::new(&rows, view);
     let mut held = Held::of(&seen, &split, &network);
     held.learn_noise(&seen, &split, &network);
-    if !ordered {
-        held.see_neighbours(&seen, &split, &network, ModelSettings::default().seed);
-    }
     let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
-    let (member, calibration) = calibrated(network, held, (view, 1.0))?;
-    let deciding = decide(&member, calibration, (&seen, &split));
+    let (member, held) = calibrated(network, held, (view, 1.0), ordered)?;
+    let beside = Neighbours::learn(&seen, &split, &member.network, ordered, ModelSettings::default().seed);
+    let deciding = decide(&member, &held, &beside, (&seen, &split), ordered);
     let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out, calibrating: held_out };
-    let known = Known { scaler, fleet: None, reference: Reference::of(&rows), plane };
+    let neighbours = beside.neighbours;
+    let known = Known { scaler, fleet: None, reference: Reference::of(&rows), plane, neighbours };
     let settings = (ModelSettings::default(), Profile::Fast);
     Model::new(table.schema.clone(), source, settings, counts, known, vec![member], deciding)
         .sealed()
@@ -154,7 +146,8 @@ fn check_sizes(
     ordered: bool,
     settings: &ModelSettings,
 ) -> Result<RowCounts, FitError> {
-    let mut bytes = 1024 * 1024 + 4 * rows.features * (EDGES + BINS);
+    let references = neighbours::count(rows.features, rows.rows(), ordered);
+    let mut bytes = 1024 * 1024 + 4 * rows.features * (EDGES + BINS + references);
     let (all, left_out) = (rows.rows(), rows.left_out());
     let mut counts = RowCounts { all, left_out, training: 0, held_out: 0, calibrating: 0 };
     for part in parts {
@@ -172,8 +165,7 @@ fn check_sizes(
         let hidden = hidden(part, inputs, settings);
         let code = code(part, WIDTH_MAX.min(inputs), settings);
         let whitening = if inputs <= super::residual::WHITENED_MAX { inputs * inputs } else { 0 };
-        let references = if ordered { 0 } else { neighbours::count(inputs, rows.rows()) };
-        bytes += 4 * (2 * inputs * hidden + 2 * hidden * code + 2 * whitening + (16 + references) * inputs);
+        bytes += 4 * (2 * inputs * hidden + 2 * hidden * code + 2 * whitening + 16 * inputs);
     }
     if bytes <= ARTIFACT_BYTES_MAX { Ok(counts) } else { Err(FitError::TooLarge { bytes }) }
 }
@@ -198,17 +190,14 @@ fn learn(
     ordered: bool,
     settings: &ModelSettings,
     training: &Training,
-) -> Result<(Member, Calibration), FitError> {
+) -> Result<(Member, Held), FitError> {
     let seen = Inputs::new(rows, part.view);
     let split = rows.split(part.view.window);
     let (network, mut held) = learn_network(&seen, &split, part, settings, training)?;
     // Calibration can be broken off too.
     training.done(0)?;
     held.learn_noise(&seen, &split, &network);
-    if !ordered {
-        held.see_neighbours(&seen, &split, &network, settings.seed);
-    }
-    calibrated(network, held, (part.view, part.weight))
+    calibrated(network, held, (part.view, part.weight), ordered)
 }
 
 /// Learns from held-out records what the residuals of a network look like.
@@ -216,25 +205,20 @@ fn calibrated(
     network: Network,
     mut held: Held,
     (view, weight): (View, f64),
-) -> Result<(Member, Calibration), FitError> {
+    ordered: bool,
+) -> Result<(Member, Held), FitError> {
     let (kept, noise, own) = (held.kept.clone(), held.noise.clone(), held.own.clone().into());
-    let (slow, neighbours) = (None, None);
     if weight <= 0.0 {
         let (residuals, distance) = (Residuals::standard(held.residuals.view()), Term::NONE);
-        let member = Member { view, weight, network, kept, noise, own, residuals, distance, slow, neighbours };
-        return Ok((member, Calibration::Held(Box::new(held))));
+        return Ok((Member { view, weight, network, kept, noise, own, residuals, distance, slow: None }, held));
     }
     let (Measured { residuals, distance }, distances) = held.measured(&held.residuals, SHRINK_MIN)?;
-    let mut member = Member { view, weight, network, kept, noise, own, residuals, distance, slow, neighbours };
-    let Some(Beside { references, distances: beside, held_out }) = held.beside.take() else {
+    held.distances = distances;
+    let mut member = Member { view, weight, network, kept, noise, own, residuals, distance, slow: None };
+    if ordered {
         member.slow = Some(held.measured(&held.slow_averages(&member), SHRINK_MIN_SLOW)?.0);
-        return Ok((member, Calibration::Held(Box::new(held))));
-    };
-    member.neighbours = Some(Neighbours::new(references, &distances, &beside));
-    let of_held_out = beside.into_iter().zip(held_out).filter(|(_, held_out)| *held_out);
-    let all = distances.into_iter().zip(of_held_out).map(|(of, ([nearest, grouped], _))| [of, nearest, grouped]);
-    let tail = Tail::fit(all.map(|distances| member.strangest(distances)).collect());
-    Ok((member, Calibration::Tail(tail)))
+    }
+    Ok((member, held))
 }
 
 /// A network, and what it makes of the windows that are held out.
@@ -254,12 +238,17 @@ pub(super) fn learn_network(
     Ok((network, held))
 }
 
-/// What decides.
-fn decide(member: &Member, calibration: Calibration, (seen, split): (&Inputs, &Split)) -> Deciding {
-    match calibration {
-        Calibration::Held(held) => Deciding::Laws(law::learn(&held.stretches(member, seen, split), Peaks::Mean)),
-        Calibration::Tail(tail) => Deciding::Tail(tail),
+/// What decides, from what held-out records are like.
+fn decide(member: &Member, held: &Held, beside: &Learned, (seen, split): (&Inputs, &Split), ordered: bool) -> Deciding {
+    if ordered {
+        return Deciding::Laws(law::learn(&held.stretches(member, seen, split), Peaks::Mean));
     }
+    let levels = held.distances.iter().zip(&beside.distances).map(|(distance, near)| {
+        let [nearest, grouped] = beside.neighbours.levels(*near);
+        [member.distance.level(*distance), nearest, grouped].into_iter().fold(0.0, f64::max)
+    });
+    let ([nearest, grouped], (_, residual)) = (beside.units, neighbours::fit(held.distances.clone()));
+    Deciding::Tail { tail: Tail::fit(levels.collect()), units: [residual, nearest, grouped] }
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use super::fit::FitError;
 use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
 use super::member::{Measured, Member, OWN_SHARE, Term};
-use super::neighbours::{self, Near};
 use super::network::Network;
 use super::residual::{Residuals, moments};
 use super::series::{HeldOut, Split};
@@ -18,14 +17,6 @@ use super::view::Inputs;
 
 /// Held-out blocks are dealt into this many parts for calibration (see `Held::cross_fitted`).
 const FOLDS: usize = 4;
-
-/// How windows lie to some that are remembered.
-pub struct Beside {
-    pub references: Array2<f32>,
-    /// Of all windows, also of those trained on.
-    pub distances: Vec<[f64; 2]>,
-    pub held_out: Vec<bool>,
-}
 
 /// What a network makes of the held-out windows.
 pub struct Held {
@@ -42,8 +33,8 @@ pub struct Held {
     pub noise: Vec<Noise>,
     /// As `Member::own`.
     pub own: Vec<f32>,
-    /// Only where there is no order.
-    pub beside: Option<Beside>,
+    /// Of the residuals, cross-fitted; of a network that ranks.
+    pub distances: Vec<f64>,
 }
 
 impl Held {
@@ -82,36 +73,7 @@ impl Held {
         let follows = before.zip(&split.held_out).map(next).collect();
         let noise = vec![Noise::default(); features];
         let own = own(seen, split, network);
-        Self { residuals, blocks, series, follows, features, kept, noise, own, beside: None }
-    }
-
-    /// How windows lie to some that are remembered, chosen by `seed`; but none to itself, nor to one that shares records with it, so that those
-    /// trained on tell as much as those held out. Of use only where there is no order.
-    pub fn see_neighbours(&mut self, seen: &Inputs, split: &Split, network: &Network, seed: u64) {
-        let held_out = split.held_out.iter().map(|held| (held.row, true));
-        let mut rows: Vec<(usize, bool)> = split.training.iter().map(|row| (*row, false)).chain(held_out).collect();
-        rows.sort_unstable();
-        let (rows, held_out): (Vec<usize>, Vec<bool>) = rows.into_iter().unzip();
-        let chosen: Vec<usize> =
-            neighbours::choose(seen.width(), rows.len(), seed).into_iter().map(|at| rows[at]).collect();
-        let mut references = Array2::zeros((chosen.len(), seen.width()));
-        rebuilt(seen, &chosen, network, None, |start, tile| {
-            for (row, mut to) in references.rows_mut().into_iter().skip(start).take(tile.rows()).enumerate() {
-                to.iter_mut().zip(tile.input(row)).for_each(|(to, x)| *to = *x);
-            }
-        });
-        let kernel = neighbours::kernel(&references);
-        let mut distances = Vec::with_capacity(rows.len());
-        rebuilt(seen, &rows, network, Some(&kernel), |start, tile| {
-            tile.near(&kernel, |row, input, partial, least| {
-                let overlaps = |of: &usize| of.abs_diff(rows[start + row]) < seen.view.window;
-                for (partial, _) in partial.iter_mut().zip(&chosen).filter(|(_, of)| overlaps(of)) {
-                    *partial = f32::INFINITY;
-                }
-                distances.push(Near::new(&references, input, partial, least).distances);
-            });
-        });
-        self.beside = Some(Beside { references, distances, held_out });
+        Self { residuals, blocks, series, follows, features, kept, noise, own, distances: Vec::new() }
     }
 
     /// Of a network that sees records as they are, as one that decides does: only by such are they cleaned.
@@ -206,7 +168,7 @@ fn own(seen: &Inputs, split: &Split, network: &Network) -> Vec<f32> {
 
 /// Shows `each` what the network makes of the windows that end at `rows`, a tile of them at a time, with the place of the first. `references`: kernel
 /// of those that they are to be compared with.
-fn rebuilt(
+pub fn rebuilt(
     seen: &Inputs,
     rows: &[usize],
     network: &Network,

@@ -8,7 +8,6 @@ use super::clean::Noise;
 use super::decision::Statistic;
 use super::kernel::Kernel;
 use super::lanes::{self, Errors, Follow, Values};
-use super::neighbours::{self, Near, Neighbours};
 use super::network::Network;
 use super::residual::Residuals;
 use super::view::View;
@@ -21,6 +20,9 @@ const SMOOTHING: f64 = 0.5;
 const FOLLOWED: Follow = Follow { rate: 0.002, weight: 0.03, clip: 3.0 };
 /// Part of the slow average in a rank, beside the distance itself.
 const SLOW_SHARE: f64 = 1.0 / 3.0;
+/// Part of how far a record lies from all that is remembered in what is smoothed of it: residuals are followed, and say in time that what is new is
+/// usual, also if it is a fault that lasts.
+const NEW_SHARE: f64 = 1.0 / 3.0;
 /// The quantile of held-out distances that has the level 1.
 const TOP: f64 = 0.99;
 /// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
@@ -52,8 +54,6 @@ pub struct Member {
     pub distance: Term,
     /// The same of the slow averages; only of records with an order.
     pub slow: Option<Measured>,
-    /// Only of records without an order. Machines drift: of records with one it is where a machine works, not what is wrong with it.
-    pub neighbours: Option<Neighbours>,
 }
 
 /// A member, ready for use.
@@ -63,15 +63,7 @@ pub struct Kernels {
     /// Of the residuals, and of their slow averages; absent where they are not whitened.
     pub whitening: Option<Kernel>,
     pub slow: Option<Kernel>,
-    /// What inputs are compared with.
-    pub neighbours: Option<Kernel>,
 }
-
-/// Distances of a record: that of its residual, and that of the slow average, or, without an order, those from the nearest neighbours.
-pub type Distances = [f64; 3];
-/// Which of them is that of the residual, and that from the nearest of each group.
-const RESIDUAL: usize = 0;
-const GROUPED: usize = 2;
 
 /// What values of a kind look like on held-out records, and how far they lie from that.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,8 +103,13 @@ impl Term {
 
     /// Finite, not negative; 1 of about one ordinary record in a hundred.
     pub fn level(&self, distance: f64) -> f64 {
+        self.ratio(distance).ln_1p() / self.top
+    }
+
+    /// The distance in medians, bounded.
+    pub fn ratio(&self, distance: f64) -> f64 {
         let ratio = distance / self.median;
-        if ratio < RATIO_MAX { ratio } else { RATIO_MAX }.ln_1p() / self.top
+        if ratio < RATIO_MAX { ratio } else { RATIO_MAX }
     }
 
     /// Of the median distance.
@@ -176,77 +173,33 @@ impl Member {
         FOLLOWED.see(self.network.inputs(), self.residuals.numbers(), state, (mean, average), residual, input);
     }
 
-    /// Of a record without an order: its level by each of its distances.
-    fn levels(&self, distances: Distances) -> [f64; 3] {
-        std::array::from_fn(|which| self.term(which).level(distances[which]))
-    }
-
-    /// The largest of them.
-    pub fn strangest(&self, distances: Distances) -> f64 {
-        self.levels(distances).into_iter().fold(0.0, f64::max)
-    }
-
-    /// What such a record is ranked by.
-    pub fn rank(&self, distances: Distances) -> f64 {
-        let Some(Neighbours { units, .. }) = &self.neighbours else { return self.strangest(distances) };
-        self.levels(distances).into_iter().zip(units).map(|(level, unit)| level * unit).fold(0.0, f64::max)
-    }
-
-    /// Without an order.
-    fn term(&self, which: usize) -> Term {
-        match &self.neighbours {
-            Some(of) if which == GROUPED => of.grouped,
-            Some(of) if which != RESIDUAL => of.nearest,
-            _ => self.distance,
-        }
-    }
-
-    /// What each feature has to do with how far it lies from its neighbours, in the stranger of the two ways; added to `parts`.
-    pub fn apart(&self, near: &Near, parts: &mut [f32]) {
-        let Some(of) = &self.neighbours else { return };
-        let [nearest, grouped] = near.distances;
-        near.contributions(of.grouped.level(grouped) > of.nearest.level(nearest), parts);
-    }
-
-    /// What each feature has to do with what is strangest of a record without an order, in medians of that distance. `parts`, one per feature: what
-    /// `apart` made of them; `squares` adds those of the whitened residual.
-    pub fn contributions(&self, distances: Distances, parts: &mut [f32], squares: impl FnOnce(&mut [f32])) {
-        let levels = self.levels(distances);
-        let which = (0..levels.len()).fold(RESIDUAL, |most, at| if levels[at] > levels[most] { at } else { most });
-        if which == RESIDUAL {
-            parts.fill(0.0);
-            squares(parts);
-        }
-        let sum: f64 = parts.iter().copied().map(f64::from).sum();
-        let each = if sum > 0.0 { (distances[which] / self.term(which).median).min(RATIO_MAX) / sum } else { 0.0 };
-        parts.iter_mut().for_each(|part| *part = (f64::from(*part) * each) as f32);
-    }
-
     /// What is done for each record, ready for use.
     pub fn kernels(&self) -> Kernels {
         let whitening = |of: &Option<Measured>| of.as_ref().and_then(|of| of.residuals.kernel());
-        Kernels {
-            network: self.network.kernel(),
-            whitening: self.residuals.kernel(),
-            slow: whitening(&self.slow),
-            neighbours: self.neighbours.as_ref().map(|of| neighbours::kernel(&of.references)),
-        }
+        Kernels { network: self.network.kernel(), whitening: self.residuals.kernel(), slow: whitening(&self.slow) }
     }
 
-    /// The level of a record with an order in the rank, not weighted, and the smoothed one that it leaves behind in `smoothed`.
-    pub fn level(&self, smoothed: &mut f64, distances: Distances) -> f64 {
-        let Some(Measured { distance: term, .. }) = &self.slow else { return self.distance.level(distances[RESIDUAL]) };
-        let [distance, slow, _] = distances;
-        *smoothed += SMOOTHING * (self.distance.level(distance) - *smoothed);
-        (1.0 - SLOW_SHARE) * *smoothed + SLOW_SHARE * term.level(slow)
+    /// The level of a record with an order in the rank, not weighted, and the smoothed one that it leaves behind in `smoothed`. `slow`: distance of the
+    /// slow average; `new`: level of that from the nearest of the records that are remembered.
+    pub fn level(&self, smoothed: &mut f64, [distance, slow]: [f64; 2], new: f64) -> f64 {
+        *smoothed += SMOOTHING * (joined(self.distance.level(distance), new) - *smoothed);
+        let slow = self.slow.as_ref().map_or(*smoothed, |of| of.distance.level(slow));
+        (1.0 - SLOW_SHARE) * *smoothed + SLOW_SHARE * slow
     }
+
+    /// The smoothed one before the first record. `new`: of an ordinary record.
+    pub fn first_level(&self, new: f64) -> f64 {
+        joined(self.distance.ordinary(), new)
+    }
+}
+
+/// A level of a residual and one of what is new.
+fn joined(level: f64, new: f64) -> f64 {
+    (1.0 - NEW_SHARE) * level + NEW_SHARE * new
 }
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-
-    use super::super::settings::Activation;
     use super::*;
 
     #[test]
@@ -254,31 +207,6 @@ mod tests {
         let term = Term::fit((1..=1_000).map(f64::from).collect());
         assert!((term.level(990.0) - 1.0).abs() < 0.01 && term.level(0.0) == 0.0 && term.level(f64::INFINITY) < 100.0);
         assert_eq!(term.level(term.median), term.ordinary());
-    }
-
-    #[test]
-    fn contributions_are_those_of_what_is_strangest_in_medians() {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        let network = Network::new(4, 4, 2, Activation::Relu, &mut rng);
-        let [distance, nearest, grouped] = [2.0, 5.0, 1.0].map(|median| Term { median, top: 1.0 });
-        let neighbours =
-            Some(Neighbours { references: Array2::zeros((8, 4)), nearest, grouped, units: [100.0, 1.0, 1.0] });
-        let view = View { window: 2, context: false, clip: 0.0 };
-        let (kept, noise, residuals) = (Vec::new(), Vec::new(), Residuals::standard(Array2::zeros((3, 4)).view()));
-        let (own, slow) = (vec![0.0; 2].into(), None);
-        let member = Member { view, weight: 1.0, network, kept, noise, own, residuals, distance, slow, neighbours };
-        // Two sensors: of the neighbours 1 to 4, of the residual 3 to 1.
-        let of = |distances: Distances| {
-            let mut parts = [2.0, 8.0];
-            member.contributions(distances, &mut parts, |parts| parts.copy_from_slice(&[3.0, 1.0]));
-            parts
-        };
-        assert_eq!(of([8.0, 5.0, 3.0]), [3.0, 1.0], "4 medians");
-        assert_eq!(of([2.0, 50.0, 3.0]), [2.0, 8.0], "10 medians");
-        assert_eq!(of([2.0, 10.0, 20.0]), [4.0, 16.0], "20 medians");
-        assert!(of([f64::INFINITY; 3]).iter().chain(&of([f64::NAN, 0.0, 0.0])).all(|part| part.is_finite()));
-        assert_eq!(member.strangest([2.0, 10.0, 20.0]), grouped.level(20.0));
-        assert_eq!(member.rank([2.0, 10.0, 20.0]), 100.0 * distance.level(2.0));
     }
 
     #[test]

@@ -70,10 +70,9 @@ use decision::Decision;
 pub(crate) use decision::Statistic;
 use fleet::Fleet;
 use law::Laws;
-pub(crate) use member::Distances;
 use member::{Kernels, Measured, Member};
 use memory::Places;
-use neighbours::Near;
+use neighbours::{Near, NearDistances, Neighbours};
 use recent::RARITIES;
 use reference::Reference;
 pub use reference::{Drift, Edge, Seen};
@@ -96,6 +95,8 @@ pub struct Model {
     members: Vec<Member>,
     /// Of each, ready for use.
     kernels: Vec<Kernels>,
+    /// What a record is compared with, ready for use.
+    references: Kernel,
     deciding: Deciding,
     places: Places,
     /// Hexadecimal SHA-256 of the artifact.
@@ -111,6 +112,7 @@ pub(crate) struct Known {
     reference: Reference,
     /// Where codes of the first network lie on a map.
     plane: Plane,
+    neighbours: Neighbours,
 }
 
 /// Which of the models that followed each other it is: a later one has a larger number (its offset in their topic).
@@ -162,8 +164,9 @@ pub struct RowCounts {
 pub(crate) enum Deciding {
     /// Records follow each other in time.
     Laws(Laws),
-    /// They have no order.
-    Tail(Tail),
+    /// They have no order: the tail of the largest level of a record, and what levels of its distances (of the residual, the nearest reference, those of
+    /// groups) count for in the rank, at least 1.
+    Tail { tail: Tail, units: [f64; 3] },
 }
 
 /// The decision in force: a model's, under an alarm budget.
@@ -175,6 +178,8 @@ pub(crate) enum Judge {
         threshold: f64,
         /// And as large as each of the rarities that are watched.
         levels: [f64; RARITIES.len()],
+        /// As in `Deciding::Tail`.
+        units: [f64; 3],
     },
 }
 
@@ -244,8 +249,22 @@ impl Model {
     ) -> Self {
         let places = Places::of(schema.len(), &members, known.fleet.as_ref());
         let kernels = members.iter().map(Member::kernels).collect();
+        let references = neighbours::kernel(&known.neighbours.references);
         let checksum = String::new();
-        Self { schema, source, settings, profile, rows, known, members, kernels, deciding, places, checksum }
+        Self {
+            schema,
+            source,
+            settings,
+            profile,
+            rows,
+            known,
+            members,
+            kernels,
+            references,
+            deciding,
+            places,
+            checksum,
+        }
     }
 
     #[cfg(test)]
@@ -268,10 +287,10 @@ impl Model {
     pub(crate) fn judge(&self, budget: &AlarmBudget, hold: f64) -> Judge {
         match &self.deciding {
             Deciding::Laws(laws) => Judge::Ordered(Decision::new(*laws, budget, hold)),
-            Deciding::Tail(tail) => {
+            Deciding::Tail { tail, units } => {
                 // Exceeded, and not reached: readings that repeat are often exactly there.
                 let beyond = |rate: f64| tail.level(rate).next_up();
-                Judge::Unordered { threshold: beyond(budget.rate()), levels: RARITIES.map(beyond) }
+                Judge::Unordered { threshold: beyond(budget.rate()), levels: RARITIES.map(beyond), units: *units }
             }
         }
     }
@@ -368,8 +387,8 @@ impl Model {
 
     /// An empty tile for what network `member` does.
     pub(crate) fn tile(&self, member: usize) -> Tile {
-        let Kernels { network, neighbours, .. } = &self.kernels[member];
-        Tile::new(network, neighbours.as_ref())
+        let last = member + 1 == self.members.len();
+        Tile::new(&self.kernels[member].network, last.then_some(&self.references))
     }
 
     /// Reconstructions and residuals of the inputs in the tile.
@@ -392,19 +411,14 @@ impl Model {
         self.members[member].slow.is_some()
     }
 
-    /// Where there is no order: shows `each` the row of every input in the tile, which is reconstructed, how far it lies from its neighbours, and a
-    /// function that adds what each feature has to do with that to its parts.
-    pub(crate) fn near(
-        &self,
-        member: usize,
-        tile: &mut Tile,
-        mut each: impl FnMut(usize, [f64; 2], &dyn Fn(&mut [f32])),
-    ) {
-        let (member, kernels) = (&self.members[member], &self.kernels[member]);
-        let (Some(of), Some(kernel)) = (&member.neighbours, &kernels.neighbours) else { return };
-        tile.near(kernel, |row, input, partial, least| {
-            let near = Near::new(&of.references, input, partial, least);
-            each(row, near.distances, &|parts| member.apart(&near, parts));
+    /// Of every input of the last network in the tile, which is reconstructed: shows `each` its row, how far its newest record lies from the records that
+    /// are remembered, and a function that adds what each feature has to do with that to its parts.
+    pub(crate) fn near(&self, tile: &mut Tile, mut each: impl FnMut(usize, NearDistances, &dyn Fn(&mut [f32]))) {
+        let of = &self.known.neighbours;
+        tile.near(&self.references, |row, record, partial, least| {
+            let near = Near::new(&of.references, record, partial, least);
+            let [nearest, grouped] = of.levels(near.distances);
+            each(row, near.distances, &|parts| near.contributions(grouped > nearest, parts));
         });
     }
 
@@ -458,28 +472,48 @@ impl Model {
     /// ... and how strange its records were.
     pub(crate) fn restart_levels(&self, memory: &mut Memory) {
         memory.floats_of_mut(&self.places.blame).fill(0.0);
+        let new = self.known.neighbours.nearest.ordinary();
         for (level, member) in memory.levels_mut().iter_mut().zip(&self.members) {
-            *level = member.distance.ordinary();
+            *level = member.first_level(new);
         }
         memory.watch = match &self.deciding {
             Deciding::Laws(laws) => decision::Watch::start(laws),
-            Deciding::Tail(_) => decision::Watch::default(),
+            Deciding::Tail { .. } => decision::Watch::default(),
         };
     }
 
-    /// What each feature has to do with what is strangest of a record without an order, as network `member` sees it. `parts`: what `near` added;
-    /// `squares` adds those of its whitened residual.
+    /// Of a record without an order the level of each distance: of the residual, from the nearest reference, from those of groups.
+    fn levels(&self, distance: f64, near: NearDistances) -> [f64; 3] {
+        let [nearest, grouped] = self.known.neighbours.levels(near);
+        [self.members[0].distance.level(distance), nearest, grouped]
+    }
+
+    /// What each feature has to do with what is strangest of a record without an order, in medians of that distance. `parts`, one per feature: what
+    /// `near` added; `squares` adds those of the whitened residual.
     pub(crate) fn contributions(
         &self,
-        member: usize,
-        distances: Distances,
+        distance: f64,
+        near: NearDistances,
         parts: &mut [f32],
         squares: impl FnOnce(&mut [f32]),
     ) {
-        self.members[member].contributions(distances, parts, squares);
+        let [residual, nearest, grouped] = self.levels(distance, near);
+        let Neighbours { nearest: of_nearest, grouped: of_grouped, .. } = &self.known.neighbours;
+        let ratio = if residual >= nearest.max(grouped) {
+            parts.fill(0.0);
+            squares(parts);
+            self.members[0].distance.ratio(distance)
+        } else if nearest >= grouped {
+            of_nearest.ratio(near[0])
+        } else {
+            of_grouped.ratio(near[1])
+        };
+        let sum: f64 = parts.iter().copied().map(f64::from).sum();
+        let each = if sum > 0.0 { ratio / sum } else { 0.0 };
+        parts.iter_mut().for_each(|part| *part = (f64::from(*part) * each) as f32);
     }
 
-    /// Judges a record, once and in order. `distances`: of each network. `parts`: what each feature contributed to the
+    /// Judges a record, once and in order. `distances`: of each network that of its residual, and of the slow average. `near`: from the records that are remembered. `parts`: what each feature contributed to the
     /// statistic; afterwards, what it has contributed to what decides. `creep`: part of an incident's height by which its bar rises with this
     /// record.
     pub(crate) fn decide(
@@ -487,23 +521,17 @@ impl Model {
         judge: &Judge,
         memory: &mut Memory,
         statistic: Statistic,
-        distances: impl Iterator<Item = Distances>,
+        (distances, near): (impl Iterator<Item = [f64; 2]>, NearDistances),
         parts: &mut [f32],
         creep: f64,
     ) -> Judged {
-        let (mut rank, mut weights, mut strangest) = (0.0, 0.0, 0.0);
+        let [new, _] = self.known.neighbours.levels(near);
+        let (mut rank, mut weights, mut distance) = (0.0, 0.0, 0.0);
         for (at, (distances, member)) in distances.zip(&self.members).enumerate() {
             if member.weight > 0.0 {
-                let level = match &member.neighbours {
-                    // There is no other network.
-                    Some(neighbours) => {
-                        strangest = member.strangest(distances);
-                        member.rank(distances) / neighbours.units.iter().copied().fold(f64::INFINITY, f64::min)
-                    }
-                    None => member.level(memory.level_mut(at), distances),
-                };
-                rank += member.weight * level;
+                rank += member.weight * member.level(memory.level_mut(at), distances, new);
                 weights += member.weight;
+                distance = distances[0];
             }
         }
         let rank = rank / weights;
@@ -517,7 +545,11 @@ impl Model {
                 let decision::Judged { flagged, alone, acute } = decision.see(&mut memory.watch, statistic, creep);
                 Judged { flagged, alone, score: score(flagged, rank, acute) }
             }
-            Judge::Unordered { threshold, levels } => {
+            Judge::Unordered { threshold, levels, units } => {
+                let of = self.levels(distance, near);
+                let strangest = of.into_iter().fold(0.0, f64::max);
+                let least = units.iter().copied().fold(f64::INFINITY, f64::min);
+                let rank = of.iter().zip(units).map(|(level, unit)| level * unit / least).fold(0.0, f64::max);
                 let recent = &mut memory.watch.recent;
                 recent.see(recent::RECORDS, |i, _| strangest >= levels[i]);
                 let admitted = recent.admitted();

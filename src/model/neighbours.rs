@@ -6,55 +6,75 @@ use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
+use super::held::rebuilt;
 use super::kernel::Kernel;
 use super::lanes;
 use super::member::Term;
+use super::network::Network;
+use super::series::Split;
+use super::view::Inputs;
 
 /// References of a group.
 const GROUP: usize = 8;
-/// At most so many references, and so many numbers; at least so many, if there are as many records.
+/// So many references where records have an order: what they say is a part of the rank there. Otherwise at most so many, and so many numbers.
+const FEW: usize = 64;
 const MOST: usize = 1_024;
 const NUMBERS: usize = 65_536;
-const LEAST: usize = 64;
-/// The quantile of distances that is the unit of the rank. Nothing is left out of training without an order: up to a tenth of the records may be
-/// faults, and the distance in which they show best would have the largest unit of all.
-const UNIT: f64 = 0.9;
 /// Distances count as at least so much, a tenth of a standard deviation: readings that repeat would make an ordinary one 0, and what differs from them
 /// by a digit strange.
 const RESOLUTION: f64 = 0.01;
 
-/// References, and what their distances look like on held-out records.
+/// References, and what distances from them look like on training records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Neighbours {
-    /// References x inputs, no value missing; a whole number of groups, and of each of them first the first reference, then the second.
+    /// References x features, scaled, no value missing; a whole number of groups, and of each of them first the first reference, then the second.
     pub references: Array2<f32>,
     pub nearest: Term,
     pub grouped: Term,
-    /// What levels of the three distances (of the residual, the nearest, the groups) count for in the rank, at least 1.
-    pub units: [f64; 3],
+}
+
+/// The quantile of distances that is the unit of a rank without an order. Nothing is left out of training there: up to a tenth of the records may be
+/// faults, and the distance in which they show best would have the largest unit of all.
+const UNIT: f64 = 0.9;
+
+/// What is known of references, and of the records held out.
+pub struct Learned {
+    pub neighbours: Neighbours,
+    pub distances: Vec<NearDistances>,
+    /// What levels of the two distances count for in a rank without an order, at least 1.
+    pub units: [f64; 2],
+}
+
+/// A term, and what its levels count for in a rank without an order.
+pub fn fit(distances: Vec<f64>) -> (Term, f64) {
+    let (term, unit) = (Term::fit(distances.clone()), Term::of(distances, UNIT).top);
+    (term, term.top / unit)
 }
 
 /// One record beside the references.
 pub struct Near<'a> {
     references: &'a Array2<f32>,
-    input: &'a [f32],
-    /// Of each reference the square of the distance, less that of the input from the origin; and the least of each group.
+    record: &'a [f32],
+    /// Of each reference the square of the distance, less that of the record from the origin; and the least of each group.
     partial: &'a [f32],
     least: &'a [f32],
-    /// Mean square by which the input differs from the nearest reference (Sugiyama & Borgwardt 2013: a small sample does for that), and from the nearest
-    /// of each group, the mean of their distances squared (LeSiNN, Pang, Ting & Albrecht 2015). What lies far from the nearest is new; what lies far
-    /// from most groups of eight is rare, also if there were some like it among the training records.
-    pub distances: [f64; 2],
+    pub distances: NearDistances,
 }
 
-/// Of records with so many values, how many are remembered out of `records`.
-pub fn count(inputs: usize, records: usize) -> usize {
-    (NUMBERS / inputs.max(1)).clamp(LEAST, MOST).min(records) / GROUP * GROUP
+/// Mean square by which a record differs from the nearest reference (Sugiyama & Borgwardt 2013: a small sample does for that), and from the nearest of
+/// each group, the mean of their distances squared (LeSiNN, Pang, Ting & Albrecht 2015). What lies far from the nearest is new; what lies far from
+/// most groups of eight is rare, also if there were some like it among the training records.
+pub type NearDistances = [f64; 2];
+
+/// Of records with so many features, how many are remembered out of `records`.
+pub fn count(features: usize, records: usize, ordered: bool) -> usize {
+    let most = if ordered { FEW } else { (NUMBERS / features.max(1)).clamp(FEW, MOST) };
+    most.min(records) / GROUP * GROUP
 }
 
 /// Which of `records` are remembered, in random order: groups must not be of records that followed each other.
-pub fn choose(inputs: usize, records: usize, seed: u64) -> Vec<usize> {
-    index::sample(&mut ChaCha8Rng::seed_from_u64(seed), records, count(inputs, records)).into_vec()
+fn choose(features: usize, records: usize, ordered: bool, seed: u64) -> Vec<usize> {
+    index::sample(&mut ChaCha8Rng::seed_from_u64(seed), records, count(features, records, ordered)).into_vec()
 }
 
 /// |a - x|^2 - |x|^2 of each reference a: a layer.
@@ -70,31 +90,59 @@ pub fn groups(references: usize) -> usize {
 }
 
 impl Neighbours {
-    /// `distances`: of held-out residuals; `beside`: from the nearest reference, and from those of groups.
-    pub fn new(references: Array2<f32>, distances: &[f64], beside: &[[f64; 2]]) -> Self {
-        let of = |which: usize| beside.iter().map(|of| of[which]).collect();
-        let all: [Vec<f64>; 3] = [distances.to_vec(), of(0), of(1)];
-        let [residual, nearest, grouped] = all.clone().map(Term::fit);
-        let units = all.map(|of| Term::of(of, UNIT).top);
-        let units = [residual.top / units[0], nearest.top / units[1], grouped.top / units[2]];
-        Self { references, nearest, grouped, units }
+    /// Of some of the records that windows of `split` end with, as `network` fills them in; and the distances of the records held out. No record is
+    /// compared with itself, so that those trained on tell as much of the terms as those held out.
+    pub fn learn(seen: &Inputs, split: &Split, network: &Network, ordered: bool, seed: u64) -> Learned {
+        let held_out = split.held_out.iter().map(|held| (held.row, true));
+        let mut rows: Vec<(usize, bool)> = split.training.iter().map(|row| (*row, false)).chain(held_out).collect();
+        rows.sort_unstable();
+        let (rows, held_out): (Vec<usize>, Vec<bool>) = rows.into_iter().unzip();
+        let features = seen.rows.features;
+        let chosen = choose(features, rows.len(), ordered, seed);
+        let mut references = Array2::zeros((chosen.len(), features));
+        let of_chosen: Vec<usize> = chosen.iter().map(|at| rows[*at]).collect();
+        rebuilt(seen, &of_chosen, network, None, |start, tile| {
+            for (row, mut to) in references.rows_mut().into_iter().skip(start).take(tile.rows()).enumerate() {
+                to.iter_mut().zip(tile.newest(row, features)).for_each(|(to, x)| *to = *x);
+            }
+        });
+        let kernel = kernel(&references);
+        let mut distances = Vec::with_capacity(rows.len());
+        rebuilt(seen, &rows, network, Some(&kernel), |start, tile| {
+            tile.near(&kernel, |row, record, partial, least| {
+                for (partial, _) in partial.iter_mut().zip(&chosen).filter(|(_, at)| **at == start + row) {
+                    *partial = f32::INFINITY;
+                }
+                distances.push(Near::new(&references, record, partial, least).distances);
+            });
+        });
+        let of = |which: usize| distances.iter().map(|of| of[which]).collect::<Vec<f64>>();
+        let [(nearest, of_nearest), (grouped, of_grouped)] = [0, 1].map(|which| fit(of(which)));
+        let of_held_out = distances.iter().zip(held_out).filter_map(|(of, held_out)| held_out.then_some(*of));
+        let distances = of_held_out.collect();
+        Learned { neighbours: Self { references, nearest, grouped }, distances, units: [of_nearest, of_grouped] }
+    }
+
+    /// Levels of the distances.
+    pub fn levels(&self, [nearest, grouped]: NearDistances) -> [f64; 2] {
+        [self.nearest.level(nearest), self.grouped.level(grouped)]
     }
 }
 
 impl<'a> Near<'a> {
-    /// `partial`: what `kernel` gave for `input`; `least`: room for as many numbers as there are groups.
-    pub fn new(references: &'a Array2<f32>, input: &'a [f32], partial: &'a [f32], least: &'a mut [f32]) -> Self {
-        let (groups, inputs) = (groups(partial.len()), input.len() as f64);
+    /// `partial`: what `kernel` gave for `record`; `least`: room for as many numbers as there are groups.
+    pub fn new(references: &'a Array2<f32>, record: &'a [f32], partial: &'a [f32], least: &'a mut [f32]) -> Self {
+        let (groups, features) = (groups(partial.len()), record.len() as f64);
         lanes::least_of_rows(groups, partial, least);
-        let own = lanes::squares(input.len(), input);
+        let own = lanes::squares(record.len(), record);
         let (mut nearest, mut sum) = (f64::INFINITY, 0.0);
         for least in &least[..groups] {
-            let square = ((own + f64::from(*least)) / inputs).max(RESOLUTION);
+            let square = ((own + f64::from(*least)) / features).max(RESOLUTION);
             nearest = nearest.min(square);
             sum += square.sqrt();
         }
         let grouped = (sum / groups.max(1) as f64).powi(2);
-        Self { references, input, partial, least: &least[..groups], distances: [nearest, grouped] }
+        Self { references, record, partial, least: &least[..groups], distances: [nearest, grouped] }
     }
 
     /// What each feature has to do with the one distance, or with the other: squares of differences, added to `parts`.
@@ -107,11 +155,8 @@ impl<'a> Near<'a> {
             else {
                 continue;
             };
-            let reference = self.references.row(at);
-            let differences = self.input.iter().zip(reference).map(|(x, a)| (x - a).powi(2));
-            for (j, square) in differences.enumerate() {
-                parts[j % parts.len()] += square;
-            }
+            let differences = self.record.iter().zip(self.references.row(at)).map(|(x, a)| (x - a).powi(2));
+            parts.iter_mut().zip(differences).for_each(|(part, square)| *part += square);
             if !grouped {
                 return;
             }
@@ -174,7 +219,7 @@ mod tests {
         let odd = [9.0, 9.0, 9.0];
         let before = near(&references, &odd, |near| near.distances);
         // One in twenty.
-        for at in choose(3, 800, 1).into_iter().take(40) {
+        for at in choose(3, 800, false, 1).into_iter().take(40) {
             references.row_mut(at).assign(&ndarray::aview1(&odd));
         }
         let after = near(&references, &odd, |near| near.distances);
@@ -183,10 +228,14 @@ mod tests {
 
     #[test]
     fn references_are_bounded_and_chosen_once_each() {
-        assert_eq!([count(1, 25), count(38, 1_000_000), count(200, 5_000), count(65_536, 900)], [24, 1_024, 320, 64]);
-        let mut chosen = choose(3, 2_000, 1);
-        assert_eq!(chosen, choose(3, 2_000, 1));
-        assert_ne!(chosen, choose(3, 2_000, 2));
+        assert_eq!(
+            [count(1, 25, false), count(38, 1_000_000, false), count(200, 5_000, false), count(65_536, 900, false)],
+            [24, 1_024, 320, 64]
+        );
+        assert_eq!([count(1, 25, true), count(38, 1_000_000, true)], [24, 64]);
+        let mut chosen = choose(3, 2_000, false, 1);
+        assert_eq!(chosen, choose(3, 2_000, false, 1));
+        assert_ne!(chosen, choose(3, 2_000, false, 2));
         chosen.sort_unstable();
         chosen.dedup();
         assert!(chosen.len() == 1_024 && chosen.last() < Some(&2_000));

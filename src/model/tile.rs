@@ -13,7 +13,7 @@ pub const TILE: usize = 256;
 /// (Rezende, Mohamed & Wierstra 2014, appendix F; McCoy, Kroon & Auret 2018 for sensor data).
 const IMPUTE_PASSES: usize = 5;
 
-/// Inputs that are compared with references at once: what comes of more would leave the nearer caches.
+/// Records that are compared with references at once: what comes of more would leave the nearer caches.
 const NEAR: usize = 32;
 
 /// `push` inputs, `reconstruct` (and `near`), `whiten`, read results; `clear`.
@@ -27,7 +27,8 @@ pub struct Tile {
     reconstruction: Vec<f32>,
     residuals: Vec<f32>,
     whitened: Vec<f32>,
-    /// Of a few rows what the references give, and the least of each group of them; empty without references.
+    /// Of a few rows the newest record, what the references give for it, and the least of each group of them; empty without references.
+    newest: Vec<f32>,
     partial: Vec<f32>,
     least: Vec<f32>,
     room: Room,
@@ -35,7 +36,7 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// `references`: kernel of those that inputs are compared with.
+    /// `references`: kernel of those that records are compared with.
     pub fn new(network: &Kernel, references: Option<&Kernel>) -> Self {
         let inputs = network.inputs();
         let empty = vec![0.0; TILE * inputs + LANES];
@@ -48,6 +49,7 @@ impl Tile {
             residuals: empty.clone(),
             whitened: empty.clone(),
             x: empty,
+            newest: references.map_or_else(Vec::new, |of| vec![0.0; NEAR * of.inputs() + LANES]),
             partial: vec![0.0; NEAR * count],
             least: vec![0.0; groups(count)],
             room: network.room(),
@@ -106,17 +108,28 @@ impl Tile {
         lanes::difference(*rows * *inputs, reconstruction, x, residuals);
     }
 
-    /// After `reconstruct`: shows `each` every input, with its row and what the references give for it (and room for the least of each group). What
-    /// is missing is as it was filled in.
+    /// After `reconstruct`: shows `each` the newest record of every input, with its row and what the references give for it (and room for the least of
+    /// each group). What is missing is as it was filled in.
     pub fn near(&mut self, references: &Kernel, mut each: impl FnMut(usize, &[f32], &mut [f32], &mut [f32])) {
-        let Self { inputs, rows, x, partial, least, room_of_references: room, .. } = self;
+        let Self { inputs, rows, x, newest, partial, least, room_of_references: room, .. } = self;
+        let features = references.inputs();
         for from in (0..*rows).step_by(NEAR) {
             let these = NEAR.min(*rows - from);
-            references.apply(these, &x[from * *inputs..], partial, room);
-            for (row, partial) in (from..).zip(partial.chunks_exact_mut(references.outputs()).take(these)) {
-                each(row, &x[row * *inputs..][..*inputs], partial, least);
+            let inputs_of_these = x[from * *inputs..].chunks_exact(*inputs).take(these);
+            for (input, to) in inputs_of_these.zip(newest.chunks_exact_mut(features)) {
+                to.copy_from_slice(&input[*inputs - features..]);
+            }
+            references.apply(these, newest, partial, room);
+            let partial = partial.chunks_exact_mut(references.outputs()).take(these);
+            for (at, (row, partial)) in (from..).zip(partial).enumerate() {
+                each(row, &newest[at * features..][..features], partial, least);
             }
         }
+    }
+
+    /// After `reconstruct`: the newest record of one input, with what is missing filled in.
+    pub fn newest(&self, row: usize, features: usize) -> &[f32] {
+        &self.input(row)[self.inputs - features..]
     }
 
     /// After `reconstruct`: rows x inputs, reconstruction minus input; meaningless where the value is missing.
