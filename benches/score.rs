@@ -17,6 +17,7 @@ const FEATURES: usize = 38;
 const HIDDEN: usize = 24;
 const CODE: usize = 8;
 const BATCH: usize = 256;
+const TRAINING: usize = 2_000;
 const SERIES: [&str; 4] = ["pump-1", "pump-2", "pump-3", "pump-4"];
 
 /// Each sensor remembers: records have an order in time, and all networks of the profile look at them.
@@ -30,20 +31,25 @@ fn records(rows: usize) -> Vec<f64> {
     (0..rows).flat_map(|_| next()).collect()
 }
 
-fn detector(profile: Profile) -> Detector {
+/// Records that have nothing to do with each other.
+fn rows_of_a_table(rows: usize) -> Vec<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    (0..rows * FEATURES).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+fn detector(profile: Profile, of: fn(usize) -> Vec<f64>) -> Detector {
     let names = (0..FEATURES).map(|j| format!("s{j:02}").parse()).collect::<Result<_, _>>().expect("names are paths");
     let schema = Schema::new(names).expect("names are distinct");
-    let table = Table { schema, values: records(1000), series: vec![0; 1000], names: vec![] };
+    let table = Table { schema, values: of(TRAINING), series: vec![0; TRAINING], names: vec![] };
     let settings = ModelSettings {
         hidden: Auto::Fixed(HIDDEN),
         bottleneck: Auto::Fixed(CODE),
         steps: 50,
         ..ModelSettings::default()
     };
-    let source = TrainingSource::File { name: "bench".to_owned(), rows: 1000 };
+    let source = TrainingSource::File { name: "bench".to_owned(), rows: TRAINING };
     let model = Model::fit(&table, &settings, profile, source, &mut |_, _| ControlFlow::Continue(()))
         .expect("the table is large enough");
-    assert!(model.ordered());
     Detector::new(
         Arc::new(model),
         &DetectorSettings::default(),
@@ -84,13 +90,17 @@ fn naive(layers: &[Vec<Vec<f32>>; 4], whitening: &[Vec<f32>], record: &[f64]) ->
 }
 
 fn score(c: &mut Criterion) {
-    let values = records(BATCH);
-    let rows: Vec<&[f64]> = values.chunks_exact(FEATURES).collect();
     let mut group = c.benchmark_group("score 38 features");
     group.throughput(Throughput::Elements(BATCH as u64));
-    for profile in Profile::ALL {
-        let mut detector = detector(profile);
-        group.bench_function(format!("{profile}, batch of 256"), |b| {
+    let in_order = Profile::ALL.map(|profile| (profile.name(), profile, records as fn(usize) -> Vec<f64>));
+    for (name, profile, of) in
+        in_order.into_iter().chain([("without an order", Profile::Balanced, rows_of_a_table as _)])
+    {
+        let mut detector = detector(profile, of);
+        assert_eq!(detector.model().ordered(), name != "without an order");
+        let values = of(BATCH);
+        let rows: Vec<&[f64]> = values.chunks_exact(FEATURES).collect();
+        group.bench_function(format!("{name}, batch of 256"), |b| {
             b.iter(|| {
                 for (i, row) in rows.iter().enumerate() {
                     detector.observe(arrival(i), row);
@@ -98,7 +108,7 @@ fn score(c: &mut Criterion) {
                 black_box(detector.judge().len())
             });
         });
-        group.bench_function(format!("{profile}, one at a time"), |b| {
+        group.bench_function(format!("{name}, one at a time"), |b| {
             b.iter(|| {
                 for (i, row) in rows.iter().enumerate() {
                     detector.observe(arrival(i), row);
@@ -109,6 +119,8 @@ fn score(c: &mut Criterion) {
     }
     let layers = [matrix(FEATURES, HIDDEN), matrix(HIDDEN, CODE), matrix(CODE, HIDDEN), matrix(HIDDEN, FEATURES)];
     let whitening = matrix(FEATURES, FEATURES);
+    let values = records(BATCH);
+    let rows: Vec<&[f64]> = values.chunks_exact(FEATURES).collect();
     group.bench_function("naive loops", |b| {
         b.iter(|| rows.iter().map(|row| naive(&layers, &whitening, row)).sum::<f32>());
     });

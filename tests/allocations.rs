@@ -26,19 +26,32 @@ fn value(record: usize, feature: usize) -> f64 {
     ((step as f64 / 10.0 + series as f64).sin() * (feature + 1) as f64) + noise + fault
 }
 
-fn message(record: usize) -> String {
+/// The same without an order: records have nothing to do with each other.
+fn row(record: usize, feature: usize) -> f64 {
+    let fault = if record.is_multiple_of(2_003) { 9.0 } else { 0.0 };
+    let random = ((record * FEATURES + feature) as f64 * 12.9898).sin() * 43_758.545_3;
+    random - random.floor() + fault
+}
+
+fn message(record: usize, value: fn(usize, usize) -> f64) -> String {
     let members: Vec<String> = (0..FEATURES).map(|f| format!("\"s{f}\":{:.5}", value(record, f))).collect();
     format!("{{{}}}", members.join(","))
 }
 
 #[test]
 fn a_record_takes_no_memory_in_steady_state() {
+    takes_no_memory(value, SERIES, true);
+    takes_no_memory(row, 1, false);
+}
+
+/// The records of `value`, of which every so many-th is learned from.
+fn takes_no_memory(value: fn(usize, usize) -> f64, every: usize, ordered: bool) {
     let names = (0..FEATURES).map(|f| format!("s{f}").parse().expect("a path")).collect();
     let schema = Schema::new(names).expect("names are distinct");
     let rows = 2_000;
     let table = Table {
         schema,
-        values: (0..rows).flat_map(|row| (0..FEATURES).map(move |f| value(row * SERIES, f))).collect(),
+        values: (0..rows).flat_map(|row| (0..FEATURES).map(move |f| value(row * every, f))).collect(),
         series: vec![0; rows],
         names: vec![],
     };
@@ -46,6 +59,7 @@ fn a_record_takes_no_memory_in_steady_state() {
     let model =
         Model::fit(&table, &ModelSettings::default(), Profile::Balanced, source, &mut |_, _| ControlFlow::Continue(()))
             .expect("a model");
+    assert_eq!(model.ordered(), ordered);
     let model = Arc::new(model);
     let mut decoder = Decoder::new(&InputSettings::default(), model.schema()).expect("a decoder");
     let mut detector = Detector::new(
@@ -55,7 +69,7 @@ fn a_record_takes_no_memory_in_steady_state() {
         &IncidentSettings::default(),
     );
     let names: Vec<String> = (0..SERIES).map(|s| format!("machine-{s}")).collect();
-    let messages: Vec<String> = (0..(WARM_BATCHES + BATCHES) * BATCH).map(message).collect();
+    let messages: Vec<String> = (0..(WARM_BATCHES + BATCHES) * BATCH).map(|record| message(record, value)).collect();
     let mut values = vec![0.0; FEATURES];
     let mut run = |batches: std::ops::Range<usize>| {
         let (mut flagged, mut told) = (0, 0);

@@ -514,7 +514,7 @@ impl Batch {
     }
 
     /// In order: the statistic that decides, and the residuals less what each series' has been followed to. Where records have no order,
-    /// they are judged by their distance alone.
+    /// they are judged by their distances alone.
     fn follow(&mut self, model: &Model, partitions: &mut BTreeMap<PartitionId, SeriesTable>) {
         let features = model.schema().len();
         self.statistics.resize(self.series.len(), Statistic::default());

@@ -17,6 +17,8 @@ use super::{Closing, Outgoing, Output};
 
 /// Longest single wait for a record.
 const POLL: Duration = Duration::from_millis(500);
+/// Between two looks for a topic that was created.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Number of replicas that means the brokers' own default.
 const BROKERS_DEFAULT: i32 = -1;
 
@@ -259,7 +261,7 @@ fn admin(settings: &KafkaSettings) -> Result<AdminClient<DefaultClientContext>> 
 
 /// Creates the topics that are missing, with as many partitions as the input has; the input itself only with
 /// `partitions_of_input`, since a missing input is more often a misspelt one. Without `replication`, with as many replicas as is
-/// the brokers' default. Returns the names of those created.
+/// the brokers' default. Returns the names of those created, once brokers know them or the request timeout is over.
 pub async fn create_topics(
     settings: &KafkaSettings,
     partitions_of_input: Option<i32>,
@@ -290,6 +292,13 @@ pub async fn create_topics(
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => return Err(Error::NotCreated { topic, code }),
             }
+        }
+    }
+    // What the controller has created a broker may not know yet.
+    let deadline = Instant::now() + settings.request_timeout;
+    for name in &created {
+        while partitions(&consumer, name, settings.request_timeout)?.is_none() && Instant::now() < deadline {
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
     Ok(created)

@@ -11,7 +11,7 @@ const KEY: &[u8] = b"model";
 
 /// Reads the models topic.
 pub fn model_reader(settings: &KafkaSettings) -> Result<TopicReader> {
-    TopicReader::open(settings, &settings.models, 1)
+    TopicReader::open(settings, &settings.models)
 }
 
 /// The right to publish a model. A later claim anywhere in the group makes this one void, so that two instances that start

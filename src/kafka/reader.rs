@@ -28,20 +28,25 @@ pub struct TopicReader {
 }
 
 impl TopicReader {
-    /// Starts at the beginning of partitions 0 to `partitions` (exclusive).
-    pub fn open(settings: &KafkaSettings, topic: &str, partitions: i32) -> Result<TopicReader> {
-        let consumer = connect(settings)?;
+    /// Of a topic of one partition, for `latest`.
+    pub fn open(settings: &KafkaSettings, topic: &str) -> Result<TopicReader> {
+        Ok(TopicReader {
+            settings: settings.clone(),
+            consumer: RefCell::new(connect(settings)?),
+            topic: topic.to_owned(),
+            next: Cell::new(KafkaOffset::Beginning),
+        })
+    }
+
+    /// From the beginning of partitions 0 to `partitions` (exclusive), for `next`.
+    pub fn at_beginning(settings: &KafkaSettings, topic: &str, partitions: i32) -> Result<TopicReader> {
+        let reader = Self::open(settings, topic)?;
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
             list.add_partition_offset(topic, partition, KafkaOffset::Beginning).action("name a partition")?;
         }
-        consumer.assign(&list).action("read a topic")?;
-        Ok(TopicReader {
-            settings: settings.clone(),
-            consumer: RefCell::new(consumer),
-            topic: topic.to_owned(),
-            next: Cell::new(KafkaOffset::Beginning),
-        })
+        reader.consumer.borrow().assign(&list).action("read a topic")?;
+        Ok(reader)
     }
 
     /// Reads a topic of one partition on to its end; the value of the last record, if there was one since the last call.
@@ -56,11 +61,19 @@ impl TopicReader {
 
     fn read_on(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
         let consumer = self.consumer.borrow();
-        let deadline = Instant::now() + timeout;
         // Anew each time: an end of the partition that was met earlier may still wait in librdkafka's queue, before what came since.
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, 0, self.next.get()).action("name a partition")?;
         consumer.assign(&list).action("read a topic")?;
+        let newest = self.to_end(&consumer, timeout);
+        // Not replaced by the next assignment, nor left to the end of the client: librdkafka 2.12 aborts the process where a partition is
+        // taken away again before it has heard that it was taken away before (its issue 5573).
+        consumer.unassign().action("stop reading a topic")?;
+        newest
+    }
+
+    fn to_end(&self, consumer: &BaseConsumer<Quiet>, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let deadline = Instant::now() + timeout;
         let (mut newest, mut next) = (None, self.next.get());
         while Instant::now() < deadline {
             match consumer.poll(POLL) {

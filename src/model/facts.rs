@@ -99,8 +99,7 @@ impl Model {
         let network = |sizes: Vec<usize>| sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>();
         let whitenings = |member: &Member| {
             let square = |of: &residual::Residuals| of.whitening.as_ref().map_or(0, |matrix| matrix.len());
-            let beside = member.slow.iter();
-            square(&member.residuals) + beside.map(|of| square(&of.residuals)).sum::<usize>()
+            square(&member.residuals) + member.slow.iter().map(|of| square(&of.residuals)).sum::<usize>()
         };
         let members = self.members.iter().map(|member| network(member.network.sizes()) + whitenings(member));
         members.sum::<usize>() + self.known.neighbours.references.len()

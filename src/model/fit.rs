@@ -92,7 +92,7 @@ pub fn fit(
     // The last one decides.
     let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
     let (seen, split) = (Inputs::new(&rows, member.view), rows.split(member.view.window));
-    let beside = Neighbours::learn(&seen, &split, &member.network, ordered, settings.seed);
+    let beside = Neighbours::learn(&seen, &split, &member.network, (ordered, settings.seed), || training.done(0))?;
     let deciding = match laws {
         Some((laws, records)) => {
             counts.calibrating = records;
@@ -128,7 +128,8 @@ pub(super) fn calibrate(
     held.learn_noise(&seen, &split, &network);
     let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
     let (member, held) = calibrated(network, held, (view, 1.0), ordered)?;
-    let beside = Neighbours::learn(&seen, &split, &member.network, ordered, ModelSettings::default().seed);
+    let seed = ModelSettings::default().seed;
+    let beside = Neighbours::learn(&seen, &split, &member.network, (ordered, seed), || Ok(()))?;
     let deciding = decide(&member, &held, &beside, (&seen, &split), ordered);
     let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out, calibrating: held_out };
     let neighbours = beside.neighbours;
@@ -247,7 +248,7 @@ fn decide(member: &Member, held: &Held, beside: &Learned, (seen, split): (&Input
         let [nearest, grouped] = beside.neighbours.levels(*near);
         [member.distance.level(*distance), nearest, grouped].into_iter().fold(0.0, f64::max)
     });
-    let ([nearest, grouped], (_, residual)) = (beside.units, neighbours::fit(held.distances.clone()));
+    let ([nearest, grouped], residual) = (beside.units, Term::unit(held.distances.clone()));
     Deciding::Tail { tail: Tail::fit(levels.collect()), units: [residual, nearest, grouped] }
 }
 

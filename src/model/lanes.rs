@@ -242,14 +242,52 @@ pub fn sum_of_rows(n: usize, rows: &[f32], sums: &mut [f32]) {
     });
 }
 
-/// The same of the least.
-pub fn least_of_rows(n: usize, rows: &[f32], least: &mut [f32]) {
+/// Adds, value by value, the squares by which a record of `n` values differs from some of the `rows`; nothing where it is NaN (missing).
+pub fn add_squares(
+    n: usize,
+    record: &[f32],
+    rows: &[f32],
+    some: impl Iterator<Item = usize> + Clone,
+    sums: &mut [f32],
+) {
     dispatch!(Level::new(), simd => for at in sixteens(n) {
-        let mut smallest = f32x16::splat(simd, f32::INFINITY);
-        for start in (at..rows.len()).step_by(n) {
-            smallest = smallest.min(read(simd, &rows[start..], 0.0));
+        let (values, mut sum) = (read(simd, &record[at..], 0.0), read(simd, &sums[at..], 0.0));
+        let missing = values.is_nan();
+        for row in some.clone() {
+            let off = missing.select(f32x16::splat(simd, 0.0), values - read(simd, &rows[row * n + at..], 0.0));
+            sum += off * off;
+        }
+        write(n - at, sum, &mut sums[at..]);
+    });
+}
+
+/// The sums of these squares, of each of the `rows`.
+pub fn sums_of_squares(n: usize, record: &[f32], rows: &[f32], sums: &mut [f32]) {
+    dispatch!(Level::new(), simd => for (row, to) in rows.chunks_exact(n).zip(sums) {
+        let zero = f32x16::splat(simd, 0.0);
+        let mut squares = zero;
+        for at in sixteens(n) {
+            let values = read(simd, &record[at..], 0.0);
+            let missing = values.is_nan() | !first(simd, n - at);
+            let off = missing.select(zero, values - read(simd, &row[at..], 0.0));
+            squares += off * off;
+        }
+        *to = sum(squares) as f32;
+    });
+}
+
+/// Of rows of `n` values each, value by value: the least, and in which row it comes first.
+pub fn least_of_rows(n: usize, rows: &[f32], least: &mut [f32], which: &mut [f32]) {
+    dispatch!(Level::new(), simd => for at in sixteens(n) {
+        let (mut smallest, mut first) = (read(simd, &rows[at..], 0.0), f32x16::splat(simd, 0.0));
+        for (row, start) in (at..rows.len()).step_by(n).enumerate() {
+            let values = read(simd, &rows[start..], 0.0);
+            let less = values.simd_lt(smallest);
+            smallest = less.select(values, smallest);
+            first = less.select(f32x16::splat(simd, row as f32), first);
         }
         write(n - at, smallest, &mut least[at..]);
+        write(n - at, first, &mut which[at..]);
     });
 }
 

@@ -18,13 +18,16 @@ const SMOOTHING: f64 = 0.5;
 /// which small shifts show that last, the newest record has that weight. In either a record counts for at most so many standard deviations:
 /// one spike is no shift.
 const FOLLOWED: Follow = Follow { rate: 0.002, weight: 0.03, clip: 3.0 };
-/// Part of the slow average in a rank, beside the distance itself.
+/// Part of the slow average in a rank, beside what is smoothed.
 const SLOW_SHARE: f64 = 1.0 / 3.0;
 /// Part of how far a record lies from all that is remembered in what is smoothed of it: residuals are followed, and say in time that what is new is
 /// usual, also if it is a fault that lasts.
 const NEW_SHARE: f64 = 1.0 / 3.0;
 /// The quantile of held-out distances that has the level 1.
 const TOP: f64 = 0.99;
+/// The one that is the unit of a rank without an order. Nothing is left out of training there: up to a tenth of the records may be faults, and the
+/// distance in which they show best would have the largest unit of all.
+const UNIT: f64 = 0.9;
 /// Largest ratio of a distance to the median; its logarithm is still finite and comparable.
 const RATIO_MAX: f64 = 1e30;
 /// Part of an ordinary square that counts where nothing is above one.
@@ -91,7 +94,7 @@ impl Term {
     }
 
     /// With another quantile.
-    pub fn of(mut distances: Vec<f64>, top: f64) -> Self {
+    fn of(mut distances: Vec<f64>, top: f64) -> Self {
         distances.sort_by(f64::total_cmp);
         let median = distances[distances.len() / 2].max(1e-9);
         let top = distances[((distances.len() - 1) as f64 * top) as usize];
@@ -99,6 +102,11 @@ impl Term {
         // It is at least that of the median, unless residuals are almost 0: then nothing says how large they may be.
         term.top = term.level(top).max(LN_2);
         term
+    }
+
+    /// What levels count for in a rank without an order, at least 1: there they are in units of the `UNIT` quantile.
+    pub fn unit(distances: Vec<f64>) -> f64 {
+        Self::fit(distances.clone()).top / Self::of(distances, UNIT).top
     }
 
     /// Finite, not negative; 1 of about one ordinary record in a hundred.

@@ -2,8 +2,9 @@
 //!
 //! what looks like a fault is left out (`audit`) -> scale (`scaler`; by series where they differ much, `fleet`) -> what each network sees
 //! (`view`, chosen by `profile`) -> autoencoder (`network`, trained by `train`, sized by `bottleneck`) -> residual, less its slowly followed mean (`member`) -> whitened
-//! (`residual`) -> distance -> level, smoothed per series: the rank. From the residual of one of the networks a statistic that `decision`
-//! (rows with an order, by the `law` of its peaks) or `tail` (others) judges. `memory` is what a series is remembered by, `fit` puts all
+//! (`residual`) -> distance -> level; so is the distance from records that are remembered (`neighbours`). Both, smoothed per series, are the rank. From
+//! the residual of one of the networks a statistic that `decision` (rows with an order, by the `law` of its peaks) judges; without an order `tail` judges
+//! the largest level. `memory` is what a series is remembered by, `fit` puts all
 //! together, `artifact` writes and reads the result, `onnx` writes networks for others, and `import` takes over theirs. `clean` takes noise off, `reference` tells other data than those of training, `projection` draws records as
 //! points of few dimensions. What a record costs is in `kernel` (dense layers) and `lanes` (all other arithmetic).
 //! The reasons and sources are in docs/detection.md.
@@ -415,8 +416,8 @@ impl Model {
     /// are remembered, and a function that adds what each feature has to do with that to its parts.
     pub(crate) fn near(&self, tile: &mut Tile, mut each: impl FnMut(usize, NearDistances, &dyn Fn(&mut [f32]))) {
         let of = &self.known.neighbours;
-        tile.near(&self.references, |row, record, partial, least| {
-            let near = Near::new(&of.references, record, partial, least);
+        tile.near((&of.references, &self.references), |row, record, partial, room| {
+            let near = Near::new(&of.references, record, partial, room);
             let [nearest, grouped] = of.levels(near.distances);
             each(row, near.distances, &|parts| near.contributions(grouped > nearest, parts));
         });
@@ -489,7 +490,7 @@ impl Model {
     }
 
     /// What each feature has to do with what is strangest of a record without an order, in medians of that distance. `parts`, one per feature: what
-    /// `near` added; `squares` adds those of the whitened residual.
+    /// `near` added; `squares` replaces that by those of the whitened residual.
     pub(crate) fn contributions(
         &self,
         distance: f64,
@@ -500,7 +501,6 @@ impl Model {
         let [residual, nearest, grouped] = self.levels(distance, near);
         let Neighbours { nearest: of_nearest, grouped: of_grouped, .. } = &self.known.neighbours;
         let ratio = if residual >= nearest.max(grouped) {
-            parts.fill(0.0);
             squares(parts);
             self.members[0].distance.ratio(distance)
         } else if nearest >= grouped {
@@ -513,39 +513,39 @@ impl Model {
         parts.iter_mut().for_each(|part| *part = (f64::from(*part) * each) as f32);
     }
 
-    /// Judges a record, once and in order. `distances`: of each network that of its residual, and of the slow average. `near`: from the records that are remembered. `parts`: what each feature contributed to the
-    /// statistic; afterwards, what it has contributed to what decides. `creep`: part of an incident's height by which its bar rises with this
-    /// record.
+    /// Judges a record, once and in order. `distances`: of each network that of its residual, and of the slow average. `near`: from the
+    /// records that are remembered. `parts`: what each feature contributed to the statistic; afterwards, what it has contributed to what
+    /// decides. `creep`: part of an incident's height by which its bar rises with this record.
     pub(crate) fn decide(
         &self,
         judge: &Judge,
         memory: &mut Memory,
         statistic: Statistic,
-        (distances, near): (impl Iterator<Item = [f64; 2]>, NearDistances),
+        (mut distances, near): (impl Iterator<Item = [f64; 2]>, NearDistances),
         parts: &mut [f32],
         creep: f64,
     ) -> Judged {
-        let [new, _] = self.known.neighbours.levels(near);
-        let (mut rank, mut weights, mut distance) = (0.0, 0.0, 0.0);
-        for (at, (distances, member)) in distances.zip(&self.members).enumerate() {
-            if member.weight > 0.0 {
-                rank += member.weight * member.level(memory.level_mut(at), distances, new);
-                weights += member.weight;
-                distance = distances[0];
-            }
-        }
-        let rank = rank / weights;
         match judge {
             Judge::Ordered(decision) => {
+                let [new, _] = self.known.neighbours.levels(near);
+                let (mut rank, mut weights) = (0.0, 0.0);
+                for (at, (distances, member)) in distances.zip(&self.members).enumerate() {
+                    if member.weight > 0.0 {
+                        rank += member.weight * member.level(memory.level_mut(at), distances, new);
+                        weights += member.weight;
+                    }
+                }
                 let blame = memory.floats_of_mut(&self.places.blame);
                 for (blame, part) in blame.iter_mut().zip(&mut *parts) {
                     *blame += decision::WEIGHTS[0] as f32 * (*part - *blame);
                     *part = *blame;
                 }
                 let decision::Judged { flagged, alone, acute } = decision.see(&mut memory.watch, statistic, creep);
-                Judged { flagged, alone, score: score(flagged, rank, acute) }
+                Judged { flagged, alone, score: score(flagged, rank / weights, acute) }
             }
             Judge::Unordered { threshold, levels, units } => {
+                // There is one network.
+                let [distance, _] = distances.next().unwrap_or_default();
                 let of = self.levels(distance, near);
                 let strangest = of.into_iter().fold(0.0, f64::max);
                 let least = units.iter().copied().fold(f64::INFINITY, f64::min);

@@ -1,11 +1,14 @@
 //! Training records that are remembered, and how far another record lies from those nearest to it: what a network that rebuilds well
 //! cannot tell, since it rebuilds what lies between and beyond what it has seen too.
 
+use std::collections::HashMap;
+
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
+use super::FitError;
 use super::held::rebuilt;
 use super::kernel::Kernel;
 use super::lanes;
@@ -23,6 +26,8 @@ const NUMBERS: usize = 65_536;
 /// Distances count as at least so much, a tenth of a standard deviation: readings that repeat would make an ordinary one 0, and what differs from them
 /// by a digit strange.
 const RESOLUTION: f64 = 0.01;
+/// Records that are compared between two times that somebody may break off.
+const ROWS: usize = 16_384;
 
 /// References, and what distances from them look like on training records.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,12 +35,9 @@ pub struct Neighbours {
     /// References x features, scaled, no value missing; a whole number of groups, and of each of them first the first reference, then the second.
     pub references: Array2<f32>,
     pub nearest: Term,
+    /// Of use only without an order.
     pub grouped: Term,
 }
-
-/// The quantile of distances that is the unit of a rank without an order. Nothing is left out of training there: up to a tenth of the records may be
-/// faults, and the distance in which they show best would have the largest unit of all.
-const UNIT: f64 = 0.9;
 
 /// What is known of references, and of the records held out.
 pub struct Learned {
@@ -45,23 +47,18 @@ pub struct Learned {
     pub units: [f64; 2],
 }
 
-/// A term, and what its levels count for in a rank without an order.
-pub fn fit(distances: Vec<f64>) -> (Term, f64) {
-    let (term, unit) = (Term::fit(distances.clone()), Term::of(distances, UNIT).top);
-    (term, term.top / unit)
-}
-
 /// One record beside the references.
 pub struct Near<'a> {
     references: &'a Array2<f32>,
+    /// NaN = missing.
     record: &'a [f32],
-    /// Of each reference the square of the distance, less that of the record from the origin; and the least of each group.
-    partial: &'a [f32],
+    /// Of each group what was given for the nearest reference, and which one that is.
     least: &'a [f32],
+    which: &'a [f32],
     pub distances: NearDistances,
 }
 
-/// Mean square by which a record differs from the nearest reference (Sugiyama & Borgwardt 2013: a small sample does for that), and from the nearest of
+/// Mean square by which what is present of a record differs from the nearest reference (Sugiyama & Borgwardt 2013: a small sample does for that), and from the nearest of
 /// each group, the mean of their distances squared (LeSiNN, Pang, Ting & Albrecht 2015). What lies far from the nearest is new; what lies far from
 /// most groups of eight is rare, also if there were some like it among the training records.
 pub type NearDistances = [f64; 2];
@@ -91,8 +88,17 @@ pub fn groups(references: usize) -> usize {
 
 impl Neighbours {
     /// Of some of the records that windows of `split` end with, as `network` fills them in; and the distances of the records held out. No record is
-    /// compared with itself, so that those trained on tell as much of the terms as those held out.
-    pub fn learn(seen: &Inputs, split: &Split, network: &Network, ordered: bool, seed: u64) -> Learned {
+    /// compared with itself, so that those trained on tell as much of the terms as those held out. `told` is asked now and then.
+    ///
+    /// # Errors
+    /// Those of `told`.
+    pub fn learn(
+        seen: &Inputs,
+        split: &Split,
+        network: &Network,
+        (ordered, seed): (bool, u64),
+        told: impl Fn() -> Result<(), FitError>,
+    ) -> Result<Learned, FitError> {
         let held_out = split.held_out.iter().map(|held| (held.row, true));
         let mut rows: Vec<(usize, bool)> = split.training.iter().map(|row| (*row, false)).chain(held_out).collect();
         rows.sort_unstable();
@@ -106,21 +112,26 @@ impl Neighbours {
                 to.iter_mut().zip(tile.newest(row, features)).for_each(|(to, x)| *to = *x);
             }
         });
-        let kernel = kernel(&references);
+        let (kernel, itself) =
+            (kernel(&references), chosen.iter().copied().zip(0..).collect::<HashMap<usize, usize>>());
         let mut distances = Vec::with_capacity(rows.len());
-        rebuilt(seen, &rows, network, Some(&kernel), |start, tile| {
-            tile.near(&kernel, |row, record, partial, least| {
-                for (partial, _) in partial.iter_mut().zip(&chosen).filter(|(_, at)| **at == start + row) {
-                    *partial = f32::INFINITY;
-                }
-                distances.push(Near::new(&references, record, partial, least).distances);
+        for (from, part) in (0..).step_by(ROWS).zip(rows.chunks(ROWS)) {
+            told()?;
+            rebuilt(seen, part, network, Some(&kernel), |start, tile| {
+                tile.near((&references, &kernel), |row, record, partial, room| {
+                    if let Some(at) = itself.get(&(from + start + row)) {
+                        partial[*at] = f32::INFINITY;
+                    }
+                    distances.push(Near::new(&references, record, partial, room).distances);
+                });
             });
-        });
+        }
         let of = |which: usize| distances.iter().map(|of| of[which]).collect::<Vec<f64>>();
-        let [(nearest, of_nearest), (grouped, of_grouped)] = [0, 1].map(|which| fit(of(which)));
+        let [nearest, grouped] = [0, 1].map(|which| Term::fit(of(which)));
+        let units = [0, 1].map(|which| Term::unit(of(which)));
         let of_held_out = distances.iter().zip(held_out).filter_map(|(of, held_out)| held_out.then_some(*of));
         let distances = of_held_out.collect();
-        Learned { neighbours: Self { references, nearest, grouped }, distances, units: [of_nearest, of_grouped] }
+        Ok(Learned { neighbours: Self { references, nearest, grouped }, distances, units })
     }
 
     /// Levels of the distances.
@@ -130,43 +141,48 @@ impl Neighbours {
 }
 
 impl<'a> Near<'a> {
-    /// `partial`: what `kernel` gave for `record`; `least`: room for as many numbers as there are groups.
-    pub fn new(references: &'a Array2<f32>, record: &'a [f32], partial: &'a [f32], least: &'a mut [f32]) -> Self {
-        let (groups, features) = (groups(partial.len()), record.len() as f64);
-        lanes::least_of_rows(groups, partial, least);
-        let own = lanes::squares(record.len(), record);
+    /// `partial`: what `kernel` gave for `record`, or, where a value of that is missing, sums of squares of all others; `room`: for two numbers of each
+    /// group.
+    pub fn new(references: &'a Array2<f32>, record: &'a [f32], partial: &[f32], room: &'a mut [f32]) -> Self {
+        let groups = groups(partial.len());
+        let (least, which) = room.split_at_mut(groups);
+        lanes::least_of_rows(groups, partial, least, which);
+        let (own, present) = if lanes::any_nan(record.len(), record) {
+            (0.0, record.iter().filter(|v| !v.is_nan()).count().max(1))
+        } else {
+            (lanes::squares(record.len(), record), record.len())
+        };
+        let each = 1.0 / present as f64;
         let (mut nearest, mut sum) = (f64::INFINITY, 0.0);
-        for least in &least[..groups] {
-            let square = ((own + f64::from(*least)) / features).max(RESOLUTION);
+        for least in &*least {
+            let square = ((own + f64::from(*least)) * each).max(RESOLUTION);
             nearest = nearest.min(square);
             sum += square.sqrt();
         }
         let grouped = (sum / groups.max(1) as f64).powi(2);
-        Self { references, record, partial, least: &least[..groups], distances: [nearest, grouped] }
+        Self { references, record, least, which: &which[..groups], distances: [nearest, grouped] }
     }
 
     /// What each feature has to do with the one distance, or with the other: squares of differences, added to `parts`.
     pub fn contributions(&self, grouped: bool, parts: &mut [f32]) {
         let groups = self.least.len();
-        let nearest = self.least.iter().copied().fold(f32::INFINITY, f32::min);
-        for (group, least) in self.least.iter().enumerate().filter(|(_, least)| grouped || **least <= nearest) {
-            let of_group = self.partial.iter().skip(group).step_by(groups);
-            let Some(at) = of_group.zip(0..).find_map(|(value, k)| (value <= least).then_some(k * groups + group))
-            else {
-                continue;
-            };
-            let differences = self.record.iter().zip(self.references.row(at)).map(|(x, a)| (x - a).powi(2));
-            parts.iter_mut().zip(differences).for_each(|(part, square)| *part += square);
-            if !grouped {
-                return;
-            }
+        let nearest = || (0..groups).min_by(|a, b| self.least[*a].total_cmp(&self.least[*b])).unwrap_or(0);
+        let some = if grouped { 0..groups } else { nearest()..nearest() + 1 };
+        let some = some.map(|group| self.which[group] as usize * groups + group);
+        if let Some(references) = self.references.as_slice() {
+            lanes::add_squares(self.record.len(), self.record, references, some, parts);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::noise;
+    use super::super::Activation;
+    use super::super::scaler::Scaler;
+    use super::super::series::SeriesRows;
+    use super::super::testing::{noise, table};
+    use super::super::tile::Tile;
+    use super::super::view::View;
     use super::*;
 
     fn references(n: usize) -> Array2<f32> {
@@ -177,7 +193,7 @@ mod tests {
         let kernel = kernel(references);
         let mut partial = vec![0.0; references.nrows()];
         kernel.apply(1, input, &mut partial, &mut kernel.room());
-        of(Near::new(references, input, &partial, &mut vec![0.0; groups(references.nrows())]))
+        of(Near::new(references, input, &partial, &mut vec![0.0; 2 * groups(references.nrows())]))
     }
 
     #[test]
@@ -224,6 +240,70 @@ mod tests {
         }
         let after = near(&references, &odd, |near| near.distances);
         assert!(after[0] < before[0] / 1_000.0 && after[1] > before[1] / 4.0, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn what_is_missing_counts_for_nothing() {
+        let references = references(160);
+        let kernel = kernel(&references);
+        let mut tile = Tile::new(&Kernel::new([(Array2::eye(3).view(), None, None)].into_iter()), Some(&kernel));
+        tile.push(&[0.3, f32::NAN, -0.5], true);
+        let network = Kernel::new([(Array2::eye(3).view(), None, None)].into_iter());
+        tile.reconstruct(&network);
+        let mut seen = 0;
+        tile.near((&references, &kernel), |_, record, partial, room| {
+            let square = |at: usize| {
+                let of = references.row(at);
+                (f64::from(of[0] - 0.3).powi(2) + f64::from(of[2] + 0.5).powi(2)) / 2.0
+            };
+            let nearest = (0..160).map(square).fold(f64::INFINITY, f64::min).max(RESOLUTION);
+            let near = Near::new(&references, record, partial, room);
+            assert!((near.distances[0] - nearest).abs() < 1e-5, "{:?} {nearest}", near.distances);
+            for grouped in [false, true] {
+                let mut parts = [0.0; 3];
+                near.contributions(grouped, &mut parts);
+                assert!(parts[1] == 0.0 && parts.iter().sum::<f32>() > 0.0, "{parts:?}");
+            }
+            seen += 1;
+        });
+        assert_eq!(seen, 1);
+    }
+
+    /// Of windows of three records, some with gaps: references are newest records, and none is compared with itself.
+    #[test]
+    fn what_is_learned_is_of_newest_records_beside_others() {
+        let mut values = noise(3, 2 * 900);
+        values.iter_mut().skip(11).step_by(37).for_each(|v| *v = f64::NAN);
+        let table = table(2, values);
+        let scaler = Scaler::fit(&table);
+        let rows = SeriesRows::new(&table, &scaler);
+        let seen = Inputs::new(&rows, View { window: 3, context: false, clip: 0.0 });
+        let split = rows.split(3);
+        let network = Network::new(6, 8, 3, Activation::Relu, &mut ChaCha8Rng::seed_from_u64(1));
+        for ordered in [true, false] {
+            let learned = Neighbours::learn(&seen, &split, &network, (ordered, 1), || Ok(())).unwrap();
+            let references = &learned.neighbours.references;
+            assert_eq!(references.nrows(), count(2, split.training.len() + split.held_out.len(), ordered));
+            assert_eq!(learned.distances.len(), split.held_out.len());
+            let mut whole = 0;
+            for (held, distances) in split.held_out.iter().zip(&learned.distances) {
+                let record = &rows.window(held.row, 1)[..2];
+                if record.iter().any(|v| v.is_nan()) {
+                    continue;
+                }
+                let squares = references
+                    .rows()
+                    .into_iter()
+                    .map(|of| of.iter().zip(record).map(|(a, x)| f64::from(a - x).powi(2)).sum::<f64>() / 2.0);
+                // The record itself may be a reference.
+                let nearest = squares.filter(|square| *square > 0.0).fold(f64::INFINITY, f64::min).max(RESOLUTION);
+                assert!((distances[0] - nearest).abs() < 1e-4, "{distances:?} {nearest}");
+                whole += 1;
+            }
+            assert!(whole > 100, "{whole}");
+            let stopped = Neighbours::learn(&seen, &split, &network, (ordered, 1), || Err(FitError::Stopped));
+            assert!(matches!(stopped, Err(FitError::Stopped)));
+        }
     }
 
     #[test]

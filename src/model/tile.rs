@@ -1,5 +1,7 @@
 //! A fixed number of inputs on their way through a model, in buffers that are made once.
 
+use ndarray::Array2;
+
 use super::kernel::{Kernel, Room};
 use super::lanes::{self, LANES};
 use super::neighbours::groups;
@@ -20,17 +22,17 @@ const NEAR: usize = 32;
 pub struct Tile {
     inputs: usize,
     rows: usize,
-    /// Rows x inputs, as all below.
+    /// Rows x inputs, as the four below.
     x: Vec<f32>,
     /// (row, input) of each missing value, ascending.
     missing: Vec<(usize, usize)>,
     reconstruction: Vec<f32>,
     residuals: Vec<f32>,
     whitened: Vec<f32>,
-    /// Of a few rows the newest record, what the references give for it, and the least of each group of them; empty without references.
+    /// Of a few rows the newest record, what the references give for it, and two numbers of each group of them; empty without references.
     newest: Vec<f32>,
     partial: Vec<f32>,
-    least: Vec<f32>,
+    groups: Vec<f32>,
     room: Room,
     room_of_references: Room,
 }
@@ -51,7 +53,7 @@ impl Tile {
             x: empty,
             newest: references.map_or_else(Vec::new, |of| vec![0.0; NEAR * of.inputs() + LANES]),
             partial: vec![0.0; NEAR * count],
-            least: vec![0.0; groups(count)],
+            groups: vec![0.0; 2 * groups(count)],
             room: network.room(),
             room_of_references: references.map_or_else(Room::default, Kernel::room),
         }
@@ -108,21 +110,30 @@ impl Tile {
         lanes::difference(*rows * *inputs, reconstruction, x, residuals);
     }
 
-    /// After `reconstruct`: shows `each` the newest record of every input, with its row and what the references give for it (and room for the least of
-    /// each group). What is missing is as it was filled in.
-    pub fn near(&mut self, references: &Kernel, mut each: impl FnMut(usize, &[f32], &mut [f32], &mut [f32])) {
-        let Self { inputs, rows, x, newest, partial, least, room_of_references: room, .. } = self;
-        let features = references.inputs();
+    /// After `reconstruct`: shows `each` the newest record of every input (NaN = missing), with its row and what the references give for it, see
+    /// `Near::new` (and room for two numbers of each group).
+    pub fn near(
+        &mut self,
+        (references, kernel): (&Array2<f32>, &Kernel),
+        mut each: impl FnMut(usize, &[f32], &mut [f32], &mut [f32]),
+    ) {
+        let Self { inputs, rows, x, missing, newest, partial, groups, room_of_references: room, .. } = self;
+        let features = kernel.inputs();
         for from in (0..*rows).step_by(NEAR) {
             let these = NEAR.min(*rows - from);
             let inputs_of_these = x[from * *inputs..].chunks_exact(*inputs).take(these);
             for (input, to) in inputs_of_these.zip(newest.chunks_exact_mut(features)) {
                 to.copy_from_slice(&input[*inputs - features..]);
             }
-            references.apply(these, newest, partial, room);
-            let partial = partial.chunks_exact_mut(references.outputs()).take(these);
-            for (at, (row, partial)) in (from..).zip(partial).enumerate() {
-                each(row, &newest[at * features..][..features], partial, least);
+            kernel.apply(these, newest, partial, room);
+            for (at, partial) in partial.chunks_exact_mut(kernel.outputs()).take(these).enumerate() {
+                let (row, record) = (from + at, &mut newest[at * features..][..features]);
+                let gaps = missing_in(missing, row).iter().filter(|(_, j)| *j >= *inputs - features);
+                gaps.for_each(|(_, j)| record[j + features - *inputs] = f32::NAN);
+                if let Some(references) = references.as_slice().filter(|_| has_gaps(record)) {
+                    lanes::sums_of_squares(features, record, references, partial);
+                }
+                each(row, record, partial, groups);
             }
         }
     }

@@ -244,7 +244,7 @@ fn watch(
 
     let faults = plant.faults().to_vec();
     let scored_records = RUN_RECORDS - TRAINING_RECORDS;
-    let reader = TopicReader::open(kafka, &kafka.anomalies, PARTITIONS)?;
+    let reader = TopicReader::at_beginning(kafka, &kafka.anomalies, PARTITIONS)?;
     let stream = Stream::start(kafka, plant, scored_records, args.serve.is_some());
     // The first records of each pump only fill its window.
     let judged = || {

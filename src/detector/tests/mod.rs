@@ -308,6 +308,31 @@ fn a_sensor_that_drifts_away_is_found_however_well_it_is_rebuilt() {
     }
 }
 
+/// What lies between two ways of working is rebuilt well, and ordinary in time, since residuals are followed; but it is not what was learned.
+#[test]
+fn what_lasts_ranks_higher_than_what_was_learned() {
+    let errors = noise(1, 5 * 6_000);
+    let row = |i: usize, errors: &[f64]| -> Vec<f64> {
+        let way = if i >= 3_500 { 0.1 } else { [1.0, -1.0][i / 40 % 2] };
+        errors.iter().zip([3.0, -2.0, 4.0, 1.0, -3.0]).map(|(e, part)| way * part + 0.2 * e).collect()
+    };
+    let rows: Vec<Vec<f64>> = errors.chunks_exact(5).enumerate().map(|(i, errors)| row(i, errors)).collect();
+    let model = fit(&table(5, rows[..3_000].concat()), ModelSettings::default());
+    assert!(model.ordered());
+    let mut detector = detector(&model);
+    let mut sums = [(0.0, 0.0); 2];
+    for (i, row) in rows.iter().enumerate().skip(3_000) {
+        detector.observe(of("s"), row);
+        let Verdict::Scored { score, flagged: false, .. } = detector.judge()[0] else { continue };
+        if i < 3_500 || i >= 5_500 {
+            let (sum, n) = &mut sums[usize::from(i >= 3_500)];
+            (*sum, *n) = (*sum + score, *n + 1.0);
+        }
+    }
+    let [learned, lasting] = sums.map(|(sum, n)| sum / n);
+    assert!(lasting > 1.3 * learned, "{learned} {lasting} {sums:?}");
+}
+
 #[test]
 fn missing_values_are_imputed_and_take_no_share() {
     let values = plant(1, 1500, 8);

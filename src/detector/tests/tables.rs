@@ -64,6 +64,24 @@ fn what_lies_between_two_ways_of_working_is_strange() {
     assert!(alarms < 20, "{alarms} of 180");
 }
 
+/// The second sensor follows the first, and is filled in as far out as that one is.
+#[test]
+fn a_sensor_that_is_missing_is_not_named() {
+    let row = |cause: f64, errors: &[f64]| -> Vec<f64> {
+        errors.iter().enumerate().map(|(j, e)| if j < 2 { cause + 0.1 * e } else { *e }).collect()
+    };
+    let (causes, errors) = (noise(1, 2_000), noise(2, 4 * 2_000));
+    let rows = causes.iter().zip(errors.chunks_exact(4)).flat_map(|(cause, errors)| row(*cause, errors));
+    let mut detector = of_rows(4, rows.collect());
+    for errors in noise(3, 4 * 10).chunks_exact(4) {
+        let mut far = row(9.0, errors);
+        far[1] = f64::NAN;
+        let (score, flagged) = judged(&mut detector, &far);
+        let parts = detector.contributions(0);
+        assert!(flagged && parts[1] == 0.0 && parts[0] > 3.0 * parts[2].max(parts[3]), "{score}: {parts:?}");
+    }
+}
+
 /// One in twenty-five of the training records is of the fault that comes later, and so alike that a network rebuilds it.
 #[test]
 fn a_fault_among_the_training_records_ranks_high_all_the_same() {

@@ -130,6 +130,12 @@ fn forged_contents_are_refused_with_a_reason() {
         (|_, t| tensor(t, "member.0.residual.whitening").shape = vec![9], "expected F32 [3, 3]"),
         (|_, t| tensor(t, "neighbours").shape = vec![888], "expected two dimensions"),
         (|_, t| tensor(t, "neighbours").shape = vec![444, 2], "expected whole groups"),
+        (|_, t| *tensor(t, "neighbours") = Tensor::narrow([].iter(), vec![0, 3]), "number of neighbours = 0"),
+        (
+            |_, t| *tensor(t, "neighbours") = Tensor::narrow([0.0; 3 * 1_032].iter(), vec![1_032, 3]),
+            "number of neighbours = 1032",
+        ),
+        (|_, t| *tensor(t, "neighbours") = Tensor::narrow([0.0; 16].iter(), vec![8, 2]), "expected F32 [8, 3]"),
         (
             |_, t| tensor(t, "neighbours").bytes[..4].copy_from_slice(&2e6f32.to_le_bytes()),
             "neighbours = 2000000, expected at most 1e6",
@@ -149,6 +155,7 @@ fn forged_contents_are_refused_with_a_reason() {
 #[test]
 fn forged_contents_of_ordered_models_are_refused_with_a_reason() {
     let cases: &[(Change, &str)] = &[
+        (|_, t| *tensor(t, "neighbours") = Tensor::narrow([0.0; 72].iter(), vec![72, 1]), "number of neighbours = 72"),
         (|h, _| h["ordered"] = false.into(), "1 for records without an order"),
         (|h, _| h["members"][2]["weight"] = 0.5.into(), "member.2.residual.whitening"),
         (|h, _| [0, 1].iter().for_each(|at| h["members"][*at]["weight"] = 0.0.into()), "weights of the networks"),
