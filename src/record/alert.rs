@@ -192,10 +192,10 @@ mod tests {
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 2.2613418248705197,
+            score: 2.1299649399425293,
             record_score: 1.6704601587507295,
             incident: Some(Offset(5723)),
-            model: "15c798d2e54e6c2d",
+            model: "e2b71c2d4af3ccd8",
             sensors: &sensors,
             other_share: 0.0,
         };
