@@ -324,7 +324,7 @@ fn what_lasts_ranks_higher_than_what_was_learned() {
     for (i, row) in rows.iter().enumerate().skip(3_000) {
         detector.observe(of("s"), row);
         let Verdict::Scored { score, flagged: false, .. } = detector.judge()[0] else { continue };
-        if i < 3_500 || i >= 5_500 {
+        if !(3_500..5_500).contains(&i) {
             let (sum, n) = &mut sums[usize::from(i >= 3_500)];
             (*sum, *n) = (*sum + score, *n + 1.0);
         }
