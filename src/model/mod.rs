@@ -418,8 +418,10 @@ impl Model {
         let of = &self.known.neighbours;
         tile.near((&of.references, &self.references), |row, record, partial, room| {
             let near = Near::new(&of.references, record, partial, room);
-            let [nearest, grouped] = of.levels(near.distances);
-            each(row, near.distances, &|parts| near.contributions(grouped > nearest, parts));
+            each(row, near.distances, &|parts| {
+                let [nearest, grouped] = of.levels(near.distances);
+                near.contributions(grouped > nearest, parts);
+            });
         });
     }
 
@@ -527,7 +529,7 @@ impl Model {
     ) -> Judged {
         match judge {
             Judge::Ordered(decision) => {
-                let [new, _] = self.known.neighbours.levels(near);
+                let new = self.known.neighbours.nearest.level(near[0]);
                 let (mut rank, mut weights) = (0.0, 0.0);
                 for (at, (distances, member)) in distances.zip(&self.members).enumerate() {
                     if member.weight > 0.0 {
