@@ -179,7 +179,7 @@ pub(crate) enum Judge {
         threshold: f64,
         /// And as large as each of the rarities that are watched.
         levels: [f64; RARITIES.len()],
-        /// As in `Deciding::Tail`.
+        /// As in `Deciding::Tail`, in units of the least of them.
         units: [f64; 3],
     },
 }
@@ -291,7 +291,9 @@ impl Model {
             Deciding::Tail { tail, units } => {
                 // Exceeded, and not reached: readings that repeat are often exactly there.
                 let beyond = |rate: f64| tail.level(rate).next_up();
-                Judge::Unordered { threshold: beyond(budget.rate()), levels: RARITIES.map(beyond), units: *units }
+                let least = units.iter().copied().fold(f64::INFINITY, f64::min);
+                let units = units.map(|unit| unit / least);
+                Judge::Unordered { threshold: beyond(budget.rate()), levels: RARITIES.map(beyond), units }
             }
         }
     }
@@ -550,8 +552,7 @@ impl Model {
                 let [distance, _] = distances.next().unwrap_or_default();
                 let of = self.levels(distance, near);
                 let strangest = of.into_iter().fold(0.0, f64::max);
-                let least = units.iter().copied().fold(f64::INFINITY, f64::min);
-                let rank = of.iter().zip(units).map(|(level, unit)| level * unit / least).fold(0.0, f64::max);
+                let rank = of.iter().zip(units).map(|(level, unit)| level * unit).fold(0.0, f64::max);
                 let recent = &mut memory.watch.recent;
                 recent.see(recent::RECORDS, |i, _| strangest >= levels[i]);
                 let admitted = recent.admitted();

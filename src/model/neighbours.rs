@@ -58,9 +58,9 @@ pub struct Near<'a> {
     pub distances: NearDistances,
 }
 
-/// Mean square by which what is present of a record differs from the nearest reference (Sugiyama & Borgwardt 2013: a small sample does for that), and from the nearest of
-/// each group, the mean of their distances squared (LeSiNN, Pang, Ting & Albrecht 2015). What lies far from the nearest is new; what lies far from
-/// most groups of eight is rare, also if there were some like it among the training records.
+/// Mean square by which what is present of a record differs from the nearest reference (Sugiyama & Borgwardt 2013: a small sample does for
+/// that); and of the nearest of each group, the mean of their distances, squared (LeSiNN, Pang, Ting & Albrecht 2015). What lies far from the
+/// nearest is new; what lies far from most groups of eight is rare, also if there were some like it among the training records.
 pub type NearDistances = [f64; 2];
 
 /// Of records with so many features, how many are remembered out of `records`.
