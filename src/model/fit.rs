@@ -13,7 +13,7 @@ use super::projection::Plane;
 use super::reference::{BINS, EDGES, Reference};
 use super::residual::{Residuals, SHRINK_MIN, SHRINK_MIN_SLOW};
 use super::scaler::Scaler;
-use super::series::{Cut, SeriesRows, Split};
+use super::series::{Cut, FOLDS, SeriesRows, Split};
 use super::settings::{INPUTS_MAX, ModelSettings, Scaling, SettingError, WIDTH_MAX};
 use super::tail::Tail;
 use super::view::{Inputs, View};
@@ -67,8 +67,8 @@ pub fn fit(
     let parts = profile::parts(profile, ordered, rows.features, settings.window.fixed());
     let Some(decides) = parts.last() else { unreachable!("every profile has a network") };
     let mut counts = check_sizes(&rows, &parts, ordered, settings)?;
-    let audits = if ordered { audit::NETWORKS } else { 0 };
-    let training = Training::new(hands, (settings.steps * (audits + parts.len())) as u64, progress);
+    let networks = folds(ordered) * parts.len() + if ordered { audit::NETWORKS } else { 0 };
+    let training = Training::new(hands, (settings.steps * networks) as u64, progress);
     let mut laws = None;
     if ordered {
         let audit = audit::audit(&rows, decides, settings, &training)?;
@@ -92,13 +92,19 @@ pub fn fit(
     // The last one decides.
     let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
     let (seen, split) = (Inputs::new(&rows, member.view), rows.split(member.view.window));
-    let beside = Neighbours::learn(&seen, &split, &member.network, (ordered, settings.seed), || training.done(0))?;
+    // Without an order every record was held out once.
+    let all = if ordered { split.all_rows() } else { held.rows.clone() };
+    let told = || training.done(0);
+    let beside = Neighbours::learn(&seen, &all, &member.network, (ordered, settings.seed), told)?;
     let deciding = match laws {
         Some((laws, records)) => {
             counts.calibrating = records;
             Deciding::Laws(laws)
         }
-        None => decide(&member, &held, &beside, (&seen, &split), ordered),
+        None => {
+            counts.calibrating = held.rows.len();
+            decide(&member, &held, &beside, (&seen, &split), ordered)
+        }
     };
     let members = learned.into_iter().map(|(member, _)| member).chain([member]).collect();
     let known = Known { scaler, fleet, reference: Reference::of(&rows), plane, neighbours: beside.neighbours };
@@ -129,7 +135,7 @@ pub(super) fn calibrate(
     let plane = Plane::of(&network, &seen, split.held_out.iter().map(|held| held.row))?;
     let (member, held) = calibrated(network, held, (view, 1.0), ordered)?;
     let seed = ModelSettings::default().seed;
-    let beside = Neighbours::learn(&seen, &split, &member.network, (ordered, seed), || Ok(()))?;
+    let beside = Neighbours::learn(&seen, &held.rows, &member.network, (ordered, seed), || Ok(()))?;
     let deciding = decide(&member, &held, &beside, (&seen, &split), ordered);
     let counts = RowCounts { all: rows.rows(), left_out: 0, training: 0, held_out, calibrating: held_out };
     let neighbours = beside.neighbours;
@@ -156,12 +162,14 @@ fn check_sizes(
         if inputs > INPUTS_MAX {
             return Err(FitError::TooWide { inputs });
         }
-        let split = rows.split(part.view.window);
-        let (training, held_out) = (split.training.len(), split.held_out.len());
-        if training < TRAINING_MIN || held_out < HELD_OUT_MIN {
-            let window = part.view.window;
+        let window = part.view.window;
+        let splits = (0..folds(ordered)).map(|fold| rows.fold(window, fold));
+        let sizes: Vec<(usize, usize)> = splits.map(|split| (split.training.len(), split.held_out.len())).collect();
+        let few = |(training, held_out): &(usize, usize)| *training < TRAINING_MIN || *held_out < HELD_OUT_MIN;
+        if let Some((training, held_out)) = sizes.iter().copied().find(few) {
             return Err(FitError::TooFewRecords { rows: rows.rows(), window, training, held_out });
         }
+        let (training, held_out) = sizes[0];
         counts = RowCounts { training, held_out, calibrating: held_out, ..counts };
         let hidden = hidden(part, inputs, settings);
         let code = code(part, WIDTH_MAX.min(inputs), settings);
@@ -169,6 +177,11 @@ fn check_sizes(
         bytes += 4 * (2 * inputs * hidden + 2 * hidden * code + 2 * whitening + 16 * inputs);
     }
     if bytes <= ARTIFACT_BYTES_MAX { Ok(counts) } else { Err(FitError::TooLarge { bytes }) }
+}
+
+/// Networks of which one is kept: where records have no order all of them calibrate, each as a network sees it that did not learn from it.
+fn folds(ordered: bool) -> usize {
+    if ordered { 1 } else { FOLDS }
 }
 
 fn hidden(part: &Part, inputs: usize, settings: &ModelSettings) -> usize {
@@ -184,7 +197,8 @@ fn limited(wanted: Option<usize>, part: &Part, most: usize) -> Option<usize> {
     wanted.map(|width| if part.weight > 0.0 { width } else { width.min(most) })
 }
 
-/// Trains one network, and learns from held-out records what its residuals look like.
+/// Trains one network, and learns from held-out records what its residuals look like; where records have no order, from all of them, each held out
+/// from one of several networks, of which the first is kept (CV+, Barber et al. 2021).
 fn learn(
     rows: &SeriesRows,
     part: &Part,
@@ -193,11 +207,16 @@ fn learn(
     training: &Training,
 ) -> Result<(Member, Held), FitError> {
     let seen = Inputs::new(rows, part.view);
-    let split = rows.split(part.view.window);
-    let (network, mut held) = learn_network(&seen, &split, part, settings, training)?;
+    let splits: Vec<Split> = (0..folds(ordered)).map(|fold| rows.fold(part.view.window, fold)).collect();
+    let learned = training.all(splits.len(), |fold| learn_network(&seen, &splits[fold], part, settings, training))?;
+    let mut learned = learned.into_iter();
+    let Some((network, mut held)) = learned.next() else { unreachable!("there is a first split") };
     // Calibration can be broken off too.
     training.done(0)?;
-    held.learn_noise(&seen, &split, &network);
+    held.learn_noise(&seen, &splits[0], &network);
+    if !ordered {
+        held.join(&learned.map(|(_, held)| held).collect::<Vec<Held>>());
+    }
     calibrated(network, held, (part.view, part.weight), ordered)
 }
 
@@ -300,6 +319,28 @@ mod tests {
         let fixed =
             ModelSettings { window: Auto::Fixed(3), bottleneck: Auto::Fixed(4), hidden: Auto::Fixed(9), ..quick() };
         assert_eq!(fitted(&table(6, plane(1, 600, 6, 2)), &fixed).layer_sizes(), [vec![18, 9, 4, 9, 18]]);
+    }
+
+    #[test]
+    fn without_an_order_every_record_is_held_out_once() {
+        let table = table(4, plane(1, 90, 4, 2));
+        let rows = SeriesRows::new(&table, &Scaler::fit(&table));
+        let part = profile::parts(Profile::Balanced, false, 4, None)[0];
+        let mut progress = |_, _| ControlFlow::Continue(());
+        let training = Training::new(&one_by_one, 1, &mut progress);
+        let (member, held) = learn(&rows, &part, false, &quick(), &training).unwrap();
+        assert_eq!((held.rows.clone(), held.distances.len()), ((0..90).collect(), 90));
+        let mut held_out = 0;
+        for fold in 0..FOLDS {
+            let (seen, split) = (Inputs::new(&rows, part.view), rows.fold(1, fold));
+            let (network, own) = learn_network(&seen, &split, &part, &quick(), &training).unwrap();
+            assert_eq!(network == member.network, fold == 0, "the first is kept");
+            for (row, residual) in own.rows.iter().zip(own.residuals.rows()) {
+                assert_eq!(held.residuals.row(*row), residual, "record {row}");
+            }
+            held_out += own.rows.len();
+        }
+        assert_eq!(held_out, 90);
     }
 
     #[test]

@@ -11,17 +11,16 @@ use super::lanes::{self, LANES};
 use super::member::{Measured, Member, OWN_SHARE, Term};
 use super::network::Network;
 use super::residual::{Residuals, moments};
-use super::series::{HeldOut, Split};
+use super::series::{FOLDS, HeldOut, Split};
 use super::tile::{TILE, Tile};
 use super::view::Inputs;
-
-/// Held-out blocks are dealt into this many parts for calibration (see `Held::cross_fitted`).
-const FOLDS: usize = 4;
 
 /// What a network makes of the held-out windows.
 pub struct Held {
     /// Windows x inputs, NaN where missing.
     pub residuals: Array2<f32>,
+    /// The record that each ends with.
+    pub rows: Vec<usize>,
     /// Which held-out block, and which series, each window ends in.
     blocks: Vec<usize>,
     series: Vec<usize>,
@@ -41,7 +40,7 @@ impl Held {
     pub fn of(seen: &Inputs, split: &Split, network: &Network) -> Self {
         let mut residuals = Array2::zeros((split.held_out.len(), seen.width()));
         let (features, newest) = (seen.rows.features, (seen.view.window - 1) * seen.rows.features);
-        let rows: Vec<usize> = split.held_out.iter().map(|held| held.row).collect();
+        let rows = split.held_out_rows();
         rebuilt(seen, &rows, network, None, |start, tile| {
             let mut out = residuals.slice_mut(s![start..start + tile.rows(), ..]);
             out.iter_mut().zip(tile.residuals()).for_each(|(to, r)| *to = *r);
@@ -73,7 +72,27 @@ impl Held {
         let follows = before.zip(&split.held_out).map(next).collect();
         let noise = vec![Noise::default(); features];
         let own = own(seen, split, network);
-        Self { residuals, blocks, series, follows, features, kept, noise, own, distances: Vec::new() }
+        Self { residuals, rows, blocks, series, follows, features, kept, noise, own, distances: Vec::new() }
+    }
+
+    /// Takes in what other networks made of what they did not learn from. What is of one network is measured with the statistics of the others. For
+    /// records without an order: which of them follow each other is not known any more.
+    pub fn join(&mut self, others: &[Self]) {
+        let parts: Vec<&Self> = std::iter::once(&*self).chain(others).collect();
+        let mut places = Vec::new();
+        for (part, of) in parts.iter().enumerate() {
+            places.extend(of.rows.iter().enumerate().map(|(at, row)| (*row, part, at)));
+        }
+        places.sort_unstable();
+        let mut residuals = Array2::zeros((places.len(), self.residuals.ncols()));
+        for ((_, part, at), mut to) in places.iter().zip(residuals.rows_mut()) {
+            to.assign(&parts[*part].residuals.row(*at));
+        }
+        let series = places.iter().map(|(_, part, at)| parts[*part].series[*at]).collect();
+        let follows = vec![false; places.len()];
+        let (rows, blocks) = places.into_iter().map(|(row, part, _)| (row, part)).unzip();
+        (self.residuals, self.rows, self.blocks, self.series, self.follows) =
+            (residuals, rows, blocks, series, follows);
     }
 
     /// Of a network that sees records as they are, as one that decides does: only by such are they cleaned.

@@ -14,7 +14,6 @@ use super::kernel::Kernel;
 use super::lanes;
 use super::member::Term;
 use super::network::Network;
-use super::series::Split;
 use super::view::Inputs;
 
 /// References of a group.
@@ -39,7 +38,7 @@ pub struct Neighbours {
     pub grouped: Term,
 }
 
-/// What is known of references, and of the records held out.
+/// What is known of references, and of the records that they were chosen from.
 pub struct Learned {
     pub neighbours: Neighbours,
     pub distances: Vec<NearDistances>,
@@ -87,22 +86,18 @@ pub fn groups(references: usize) -> usize {
 }
 
 impl Neighbours {
-    /// Of some of the records that windows of `split` end with, as `network` fills them in; and the distances of the records held out. No record is
-    /// compared with itself, so that those trained on tell as much of the terms as those held out. `told` is asked now and then.
+    /// Of some of the records that windows end with, as `network` fills them in; and the distances of all of them. None is compared with itself, so
+    /// that it does not matter which of them the network was trained on. `rows`: those records. `told` is asked now and then.
     ///
     /// # Errors
     /// Those of `told`.
     pub fn learn(
         seen: &Inputs,
-        split: &Split,
+        rows: &[usize],
         network: &Network,
         (ordered, seed): (bool, u64),
         told: impl Fn() -> Result<(), FitError>,
     ) -> Result<Learned, FitError> {
-        let held_out = split.held_out.iter().map(|held| (held.row, true));
-        let mut rows: Vec<(usize, bool)> = split.training.iter().map(|row| (*row, false)).chain(held_out).collect();
-        rows.sort_unstable();
-        let (rows, held_out): (Vec<usize>, Vec<bool>) = rows.into_iter().unzip();
         let features = seen.rows.features;
         let chosen = choose(features, rows.len(), ordered, seed);
         let mut references = Array2::zeros((chosen.len(), features));
@@ -129,8 +124,6 @@ impl Neighbours {
         let of = |which: usize| distances.iter().map(|of| of[which]).collect::<Vec<f64>>();
         let [nearest, grouped] = [0, 1].map(|which| Term::fit(of(which)));
         let units = [0, 1].map(|which| Term::unit(of(which)));
-        let of_held_out = distances.iter().zip(held_out).filter_map(|(of, held_out)| held_out.then_some(*of));
-        let distances = of_held_out.collect();
         Ok(Learned { neighbours: Self { references, nearest, grouped }, distances, units })
     }
 
@@ -278,16 +271,16 @@ mod tests {
         let scaler = Scaler::fit(&table);
         let rows = SeriesRows::new(&table, &scaler);
         let seen = Inputs::new(&rows, View { window: 3, context: false, clip: 0.0 });
-        let split = rows.split(3);
+        let all = rows.split(3).all_rows();
         let network = Network::new(6, 8, 3, Activation::Relu, &mut ChaCha8Rng::seed_from_u64(1));
         for ordered in [true, false] {
-            let learned = Neighbours::learn(&seen, &split, &network, (ordered, 1), || Ok(())).unwrap();
+            let learned = Neighbours::learn(&seen, &all, &network, (ordered, 1), || Ok(())).unwrap();
             let references = &learned.neighbours.references;
-            assert_eq!(references.nrows(), count(2, split.training.len() + split.held_out.len(), ordered));
-            assert_eq!(learned.distances.len(), split.held_out.len());
+            assert_eq!(references.nrows(), count(2, all.len(), ordered));
+            assert_eq!(learned.distances.len(), all.len());
             let mut whole = 0;
-            for (held, distances) in split.held_out.iter().zip(&learned.distances) {
-                let record = &rows.window(held.row, 1)[..2];
+            for (row, distances) in all.iter().zip(&learned.distances) {
+                let record = &rows.window(*row, 1)[..2];
                 if record.iter().any(|v| v.is_nan()) {
                     continue;
                 }
@@ -301,7 +294,7 @@ mod tests {
                 whole += 1;
             }
             assert!(whole > 100, "{whole}");
-            let stopped = Neighbours::learn(&seen, &split, &network, (ordered, 1), || Err(FitError::Stopped));
+            let stopped = Neighbours::learn(&seen, &all, &network, (ordered, 1), || Err(FitError::Stopped));
             assert!(matches!(stopped, Err(FitError::Stopped)));
         }
     }

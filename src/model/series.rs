@@ -20,7 +20,10 @@ pub struct Cut {
 }
 
 /// For calibration: every fourth of forty.
-const CALIBRATION: Cut = Cut { blocks: 40, folds: 4, fold: 3, apart: 0 };
+const CALIBRATION: Cut = Cut { blocks: 40, folds: FOLDS, fold: 3, apart: 0 };
+/// Ways to cut for calibration; each window whose record is far enough from the start of its series is held out in one.
+pub const FOLDS: usize = 4;
+
 /// Scaled records (NaN = missing), sorted by series, in log order within each. A window is `width * d` neighbouring
 /// values: oldest record first, newest last.
 pub struct SeriesRows {
@@ -37,6 +40,19 @@ pub struct Split {
     /// Windows that lie wholly in training blocks.
     pub training: Vec<usize>,
     pub held_out: Vec<HeldOut>,
+}
+
+impl Split {
+    pub fn held_out_rows(&self) -> Vec<usize> {
+        self.held_out.iter().map(|held| held.row).collect()
+    }
+
+    /// Trained on and held out.
+    pub fn all_rows(&self) -> Vec<usize> {
+        let mut rows = [self.training.clone(), self.held_out_rows()].concat();
+        rows.sort_unstable();
+        rows
+    }
 }
 
 /// A window whose newest record lies in a held-out block.
@@ -124,7 +140,12 @@ impl SeriesRows {
 
     /// Cuts each series into blocks (of at least two windows' length, if windows are longer than one record). The count goes on over the series, so that many short series are split as well as one long one.
     pub fn split(&self, width: usize) -> Split {
-        self.cut(width, CALIBRATION)
+        self.fold(width, 0)
+    }
+
+    /// The same with the next so many blocks held out, below `FOLDS`.
+    pub fn fold(&self, width: usize, after: usize) -> Split {
+        self.cut(width, Cut { fold: (CALIBRATION.fold + after) % FOLDS, ..CALIBRATION })
     }
 
     /// The same, cut otherwise.

@@ -101,6 +101,26 @@ fn a_fault_among_the_training_records_ranks_high_all_the_same() {
     assert!(mean > 0.95, "the mean rank of a fault is {mean}");
 }
 
+/// Every one of few training records says how far ordinary ones lie: not a quarter of them alone.
+#[test]
+fn of_few_records_the_threshold_is_neither_too_low_nor_too_high() {
+    let (mut alarms, mut found, mut faults) = (0, 0, 0);
+    for seed in 0..8 {
+        let mut detector = of_rows(10, plane(2 * seed, 100, 10, 3));
+        for (at, row) in plane(2 * seed + 1, 1_000, 10, 3).chunks_exact(10).enumerate() {
+            let (mut row, faulty) = (row.to_vec(), at % 25 == 24);
+            if faulty {
+                row[at / 25 % 10] += 1.5;
+            }
+            let flagged = judged(&mut detector, &row).1;
+            faults += usize::from(faulty);
+            found += usize::from(flagged && faulty);
+            alarms += usize::from(flagged && !faulty);
+        }
+    }
+    assert!(10 * found > 9 * faults && alarms < found, "{found} of {faults} faults, {alarms} false alarms");
+}
+
 /// Of readings with few digits most are exactly as far from others as any share of the records.
 #[test]
 fn readings_that_repeat_are_no_alarm() {
