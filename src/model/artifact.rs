@@ -28,7 +28,7 @@ use super::{ARTIFACT_BYTES_MAX, Deciding, Known, Model, Profile, RowCounts, Trai
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 13;
+const FORMAT: u32 = 14;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.

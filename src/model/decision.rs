@@ -28,8 +28,9 @@ const CLIP: f64 = 4.0;
 /// Rate at which a level is followed, and the records that the level learned in training counts for.
 pub const FOLLOW: f64 = 0.003;
 const PRIOR_RECORDS: f64 = 10.0;
-/// Ways of smoothing a statistic, each of which opens incidents. Of the window: quick, and slow, in which shows what is a little higher for
-/// long. Of the newest record alone, not smoothed, or a single strange record would be watered down.
+/// Ways of smoothing a statistic, each of which opens incidents. Quick, of the squares over the window: one sensor that is far off counts for more in
+/// them than many that are a little. Slow, of the errors there: what is a little higher for long shows, and no single reading makes up for that. Of the
+/// newest record alone, not smoothed, or a single strange record would be watered down.
 pub const CHANNELS: usize = 3;
 const QUICK: usize = 0;
 const SLOW: usize = 1;
@@ -84,12 +85,14 @@ struct Channel {
     ground: f64,
 }
 
-/// How badly a record is rebuilt: mean standardised absolute residual.
+/// How badly a record is rebuilt, by errors of its values, in standard deviations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Statistic {
-    /// Over all records of the window.
+    /// Mean over all records of the window.
     pub window: f64,
-    /// Of the newest one alone.
+    /// Root of the mean square there.
+    pub squares: f64,
+    /// Mean of the newest one alone.
     pub newest: f64,
     /// Shares of the values that are not missing, 0 to 1.
     pub window_present: f64,
@@ -109,8 +112,12 @@ pub struct Judged {
 impl Statistic {
     /// What a channel smooths, of the values that are present.
     pub fn seen(&self, channel: usize) -> f64 {
-        // Of single records it often has a heavy tail. That of its logarithm is exponential then, and its peaks follow a Gumbel law.
-        if channel == ALONE { self.newest.ln_1p() } else { self.window }
+        match channel {
+            QUICK => self.squares,
+            SLOW => self.window,
+            // Of single records it often has a heavy tail. That of its logarithm is exponential then, and its peaks follow a Gumbel law.
+            _ => self.newest.ln_1p(),
+        }
     }
 
     /// The same of all values, where missing ones count as usual.

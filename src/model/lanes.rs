@@ -376,21 +376,28 @@ impl Follow {
     }
 }
 
-/// Of some values: the sum of how many standard deviations each is off, and how many there are.
+/// Of some values: the sum of how many standard deviations each is off, that of its squares, and how many there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Errors {
     pub sum: f64,
+    pub squares: f64,
     pub present: f64,
 }
 
 impl Errors {
     pub fn and(self, more: Self) -> Self {
-        Self { sum: self.sum + more.sum, present: self.present + more.present }
+        let (sum, squares) = (self.sum + more.sum, self.squares + more.squares);
+        Self { sum, squares, present: self.present + more.present }
     }
 
     /// 0 where nothing is present.
     pub fn mean(&self) -> f64 {
         self.sum / self.present.max(1.0)
+    }
+
+    /// The same.
+    pub fn root_mean_square(&self) -> f64 {
+        (self.squares / self.present.max(1.0)).sqrt()
     }
 }
 
@@ -407,7 +414,7 @@ pub fn errors(
 ) -> Errors {
     dispatch!(Level::new(), simd => {
         let [zero, one] = [0.0, 1.0].map(|value| f32x16::splat(simd, value));
-        let (mut sums, mut present) = (zero, zero);
+        let (mut sums, mut squares, mut present) = (zero, zero, zero);
         for at in sixteens(n) {
             let input = read(simd, &input[at..], 0.0);
             let missing = input.is_nan() | !first(simd, n - at);
@@ -423,9 +430,10 @@ pub fn errors(
             let part = (square - one).max(f32x16::splat(simd, least) * square);
             write(n - at, read(simd, &parts[at..], 0.0) + missing.select(zero, part), &mut parts[at..]);
             sums += missing.select(zero, z);
+            squares += missing.select(zero, square);
             present += missing.select(zero, one);
         }
-        Errors { sum: sum(sums), present: sum(present) }
+        Errors { sum: sum(sums), squares: sum(squares), present: sum(present) }
     })
 }
 
@@ -492,10 +500,11 @@ mod tests {
             for i in (0..n).filter(|i| !input[*i].is_nan()) {
                 let z = ((residual[i] - mean[i]) / scale[i]).abs();
                 let z = 32.0 * (z.max(own[i] * input[i].abs()) / 32.0).asinh();
-                expect = Errors { sum: expect.sum + f64::from(z), present: expect.present + 1.0 };
+                expect = expect.and(Errors { sum: f64::from(z), squares: f64::from(z * z), present: 1.0 });
                 assert!(close(f64::from(parts[i]), f64::from(1.0 + (z * z - 1.0).max(1e-4 * z * z)), 1e-5), "{n} {i}");
             }
-            assert!(got.present == expect.present && close(got.sum, expect.sum, 1e-5), "{n}: {got:?} {expect:?}");
+            let as_expected = close(got.sum, expect.sum, 1e-5) && close(got.squares, expect.squares, 1e-5);
+            assert!(got.present == expect.present && as_expected, "{n}: {got:?} {expect:?}");
             assert!(parts.iter().zip(&input).all(|(part, x)| !x.is_nan() || *part == 1.0));
 
             let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };
@@ -527,7 +536,10 @@ mod tests {
         let mut parts = [0.0; 3];
         for (own, input) in [([0.0; 3], [0.0; 3]), ([0.25; 3], [f32::INFINITY, -1.0, 0.0]), ([0.0; 3], values)] {
             let errors = errors(3, &values, &input, (&mean, &scale, &own), (32.0, 1e-4), &mut parts);
-            let sound = errors.sum.is_finite() && errors.sum > 2e3 && parts.iter().all(|part| part.is_finite());
+            let sound = errors.sum.is_finite()
+                && errors.sum > 2e3
+                && errors.squares.is_finite()
+                && parts.iter().all(|part| part.is_finite());
             assert!(sound, "{errors:?} {parts:?}");
         }
         let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };

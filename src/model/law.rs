@@ -133,9 +133,9 @@ pub mod testing {
             .collect()
     }
 
-    /// The window and the newest record say the same.
+    /// The window, its squares and the newest record say the same.
     pub fn both(statistic: f64) -> Statistic {
-        Statistic { window: statistic, newest: statistic, window_present: 1.0, newest_present: 1.0 }
+        Statistic { window: statistic, squares: statistic, newest: statistic, window_present: 1.0, newest_present: 1.0 }
     }
 
     pub fn stretches(statistics: &[f64], length: usize) -> Vec<Vec<Statistic>> {

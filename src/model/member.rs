@@ -127,8 +127,8 @@ impl Term {
 }
 
 impl Member {
-    /// Mean of the standardised absolute residuals, none less than its part of how far the value itself lies from the mean, over what is present
-    /// (NaN in `input`: missing), of all records of the input, and of the newest alone. `parts` (one per feature) get the squares that each
+    /// Mean and root mean square of the standardised absolute residuals, none less than its part of how far the value itself lies from the mean, over
+    /// what is present (NaN in `input`: missing), of all records of the input; the mean of the newest alone. `parts` (one per feature) get the squares that each
     /// has above an ordinary record's: what is rebuilt worst shows, not what is rebuilt a little worse together; unless that is all there is.
     ///
     /// Of all three the first values count.
@@ -147,6 +147,7 @@ impl Member {
         }
         Statistic {
             window: all.mean(),
+            squares: all.root_mean_square(),
             newest: newest.mean(),
             window_present: all.present / inputs as f64,
             newest_present: newest.present / features as f64,

@@ -308,6 +308,39 @@ fn a_sensor_that_drifts_away_is_found_however_well_it_is_rebuilt() {
     }
 }
 
+/// Beside nineteen that are as always it makes little of a mean.
+#[test]
+fn one_sensor_of_many_that_is_off_is_found() {
+    const FEATURES: usize = 20;
+    let (rows, faults) = (6_000, 12);
+    let (steps, errors) = (noise(1, 4 * rows), noise(2, FEATURES * rows));
+    let (mut causes, mixed) = ([0.0; 4], noise(3, 4 * FEATURES));
+    let mut row_at = |i: usize| -> Vec<f64> {
+        causes.iter_mut().zip(&steps[4 * i..]).for_each(|(cause, step)| *cause = 0.98 * *cause + 0.2 * step);
+        let of = |parts: &[f64]| parts.iter().zip(&causes).map(|(part, cause)| 0.5 * part * cause).sum::<f64>();
+        mixed.chunks_exact(4).zip(&errors[FEATURES * i..]).map(|(parts, error)| of(parts) + 0.3 * error).collect()
+    };
+    let values: Vec<Vec<f64>> = (0..rows).map(&mut row_at).collect();
+    let model = fit(&table(FEATURES, values[..3_000].concat()), ModelSettings::default());
+    assert!(model.ordered());
+    let mut detector = detector(&model);
+    let (mut found, mut false_ones) = (vec![false; faults], 0);
+    for (i, row) in values.iter().enumerate().skip(3_000) {
+        let (fault, within) = ((i - 3_000) / 250, (i - 3_000) % 250);
+        let mut row = row.clone();
+        if (200..220).contains(&within) {
+            row[fault] += 8.0 * 0.3;
+        }
+        detector.observe(of("s"), &row);
+        if matches!(detector.judge()[0], Verdict::Scored { flagged: true, .. }) {
+            found[fault] |= (200..220).contains(&within);
+            false_ones += usize::from(within < 200);
+        }
+    }
+    let found = found.into_iter().filter(|found| *found).count();
+    assert!(found >= 11 && false_ones < 5, "{found} of {faults} found, {false_ones} false records");
+}
+
 /// What lies between two ways of working is rebuilt well, and ordinary in time, since residuals are followed; but it is not what was learned.
 #[test]
 fn what_lasts_ranks_higher_than_what_was_learned() {

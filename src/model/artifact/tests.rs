@@ -74,7 +74,7 @@ fn a_model_reads_back_as_it_was() {
 #[test]
 fn forged_contents_are_refused_with_a_reason() {
     let cases: &[(Change, &str)] = &[
-        (|h, _| h["format"] = 6.into(), "format 6: expected 13"),
+        (|h, _| h["format"] = 6.into(), "format 6: expected 14"),
         (|h, _| h["format"] = "x".into(), "metadata: invalid type"),
         (|h, _| h["surprise"] = 1.into(), "unknown field `surprise`"),
         (|h, _| h["schema"] = serde_json::json!([]), "metadata: "),
