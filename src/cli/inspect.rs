@@ -26,7 +26,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     writeln!(out, "learned from {}", source(model.source()))?;
     writeln!(
         out,
-        "records      {} ({} left out as faults; windows: {} trained on, {} held out for calibration, {} for the threshold)",
+        "records      {} ({} left out as faults; windows: {} trained on, {} held out, {} for the threshold)",
         rows.all, rows.left_out, rows.training, rows.held_out, rows.calibrating
     )?;
     writeln!(out, "trust        {}", trust(&model, &AlarmBudget::default()))?;
@@ -157,7 +157,7 @@ mod tests {
         for expect in [
             model.checksum(),
             "topic sensors: partition 2 offsets 10..410",
-            "records      400 (0 left out as faults; windows: 300 trained on, 100 held out",
+            "records      400 (0 left out as faults; windows: 300 trained on, 100 held out, 400 for the threshold",
             "trust        the budget of 3 per 10000 records is met within a factor of ",
             "balanced, ",
             "3-16-",

@@ -123,7 +123,11 @@ impl Statistic {
     /// The same of all values, where missing ones count as usual.
     pub fn of(&self, channel: usize, level: f64) -> f64 {
         let present = if channel == ALONE { self.newest_present } else { self.window_present };
-        level + present * (self.seen(channel) - level)
+        let joined = |seen: f64, level: f64| level + present * (seen - level);
+        match channel {
+            QUICK => joined(self.squares * self.squares, level * level).max(0.0).sqrt(),
+            _ => joined(self.seen(channel), level),
+        }
     }
 }
 
@@ -429,6 +433,24 @@ mod tests {
         let late = found.iter().filter(|(start, _)| (2_400..9_000).contains(start) && start % 400 < 12).count();
         let false_ones = found.iter().filter(|(start, _)| start % 400 >= 12).count();
         assert!(late + 3 >= due && false_ones * 2 <= found.len(), "{late} of {due}, {false_ones} false: {found:?}");
+    }
+
+    /// Of twenty values the one that is 8 off is there, and half of the others are not.
+    #[test]
+    fn what_is_missing_counts_as_usual() {
+        let of = |there: f64| Statistic {
+            window: (8.0 + there - 1.0) / there,
+            squares: ((64.0 + there - 1.0) / there).sqrt(),
+            newest: (8.0 + there - 1.0) / there,
+            window_present: there / 20.0,
+            newest_present: there / 20.0,
+        };
+        for channel in [QUICK, SLOW] {
+            let (all, half) = (of(20.0).of(channel, 1.0), of(10.0).of(channel, 1.0));
+            assert!((all - half).abs() < 1e-9, "{channel}: {half} instead of {all}");
+        }
+        let none = Statistic { window_present: 0.0, newest_present: 0.0, ..of(1.0) };
+        assert_eq!([QUICK, SLOW, ALONE].map(|channel| none.of(channel, 1.5)), [1.5; CHANNELS]);
     }
 
     #[test]

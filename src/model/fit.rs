@@ -67,7 +67,8 @@ pub fn fit(
     let parts = profile::parts(profile, ordered, rows.features, settings.window.fixed());
     let Some(decides) = parts.last() else { unreachable!("every profile has a network") };
     let mut counts = check_sizes(&rows, &parts, ordered, settings)?;
-    let networks = folds(ordered) * parts.len() + if ordered { audit::NETWORKS } else { 0 };
+    let audits = if ordered { audit::NETWORKS } else { 0 };
+    let networks = parts.iter().map(|part| splits(&rows, part, ordered).len()).sum::<usize>() + audits;
     let training = Training::new(hands, (settings.steps * networks) as u64, progress);
     let mut laws = None;
     if ordered {
@@ -92,7 +93,7 @@ pub fn fit(
     // The last one decides.
     let Some((member, held)) = learned.pop() else { unreachable!("every profile has a network") };
     let (seen, split) = (Inputs::new(&rows, member.view), rows.split(member.view.window));
-    // Without an order every record was held out once.
+    // Without an order every window was held out once.
     let all = if ordered { split.all_rows() } else { held.rows.clone() };
     let told = || training.done(0);
     let beside = Neighbours::learn(&seen, &all, &member.network, (ordered, settings.seed), told)?;
@@ -162,14 +163,12 @@ fn check_sizes(
         if inputs > INPUTS_MAX {
             return Err(FitError::TooWide { inputs });
         }
-        let window = part.view.window;
-        let splits = (0..folds(ordered)).map(|fold| rows.fold(window, fold));
-        let sizes: Vec<(usize, usize)> = splits.map(|split| (split.training.len(), split.held_out.len())).collect();
-        let few = |(training, held_out): &(usize, usize)| *training < TRAINING_MIN || *held_out < HELD_OUT_MIN;
-        if let Some((training, held_out)) = sizes.iter().copied().find(few) {
+        let split = rows.split(part.view.window);
+        let (training, held_out) = (split.training.len(), split.held_out.len());
+        if training < TRAINING_MIN || held_out < HELD_OUT_MIN {
+            let window = part.view.window;
             return Err(FitError::TooFewRecords { rows: rows.rows(), window, training, held_out });
         }
-        let (training, held_out) = sizes[0];
         counts = RowCounts { training, held_out, calibrating: held_out, ..counts };
         let hidden = hidden(part, inputs, settings);
         let code = code(part, WIDTH_MAX.min(inputs), settings);
@@ -179,9 +178,13 @@ fn check_sizes(
     if bytes <= ARTIFACT_BYTES_MAX { Ok(counts) } else { Err(FitError::TooLarge { bytes }) }
 }
 
-/// Networks of which one is kept: where records have no order all of them calibrate, each as a network sees it that did not learn from it.
-fn folds(ordered: bool) -> usize {
-    if ordered { 1 } else { FOLDS }
+/// What networks learn from of which the first is kept: where records have no order all calibrate, each as one sees it that did not learn from it. Of
+/// others than the first there may be too few.
+fn splits(rows: &SeriesRows, part: &Part, ordered: bool) -> Vec<Split> {
+    let folds = if ordered { 1 } else { FOLDS };
+    let splits = (0..folds).map(|fold| rows.fold(part.view.window, fold)).enumerate();
+    let enough = |split: &Split| split.training.len() >= TRAINING_MIN && !split.held_out.is_empty();
+    splits.filter(|(fold, split)| *fold == 0 || enough(split)).map(|(_, split)| split).collect()
 }
 
 fn hidden(part: &Part, inputs: usize, settings: &ModelSettings) -> usize {
@@ -207,7 +210,7 @@ fn learn(
     training: &Training,
 ) -> Result<(Member, Held), FitError> {
     let seen = Inputs::new(rows, part.view);
-    let splits: Vec<Split> = (0..folds(ordered)).map(|fold| rows.fold(part.view.window, fold)).collect();
+    let splits = splits(rows, part, ordered);
     let learned = training.all(splits.len(), |fold| learn_network(&seen, &splits[fold], part, settings, training))?;
     let mut learned = learned.into_iter();
     let Some((network, mut held)) = learned.next() else { unreachable!("there is a first split") };
@@ -322,25 +325,45 @@ mod tests {
     }
 
     #[test]
-    fn without_an_order_every_record_is_held_out_once() {
-        let table = table(4, plane(1, 90, 4, 2));
-        let rows = SeriesRows::new(&table, &Scaler::fit(&table));
-        let part = profile::parts(Profile::Balanced, false, 4, None)[0];
-        let mut progress = |_, _| ControlFlow::Continue(());
-        let training = Training::new(&one_by_one, 1, &mut progress);
-        let (member, held) = learn(&rows, &part, false, &quick(), &training).unwrap();
-        assert_eq!((held.rows.clone(), held.distances.len()), ((0..90).collect(), 90));
-        let mut held_out = 0;
-        for fold in 0..FOLDS {
-            let (seen, split) = (Inputs::new(&rows, part.view), rows.fold(1, fold));
-            let (network, own) = learn_network(&seen, &split, &part, &quick(), &training).unwrap();
-            assert_eq!(network == member.network, fold == 0, "the first is kept");
-            for (row, residual) in own.rows.iter().zip(own.residuals.rows()) {
-                assert_eq!(held.residuals.row(*row), residual, "record {row}");
+    fn without_an_order_every_window_is_held_out_once() {
+        for (window, names) in [(1, 1), (3, 3)] {
+            let mut table = table(4, plane(1, 240, 4, 2));
+            table.series = (0..240).map(|row| row % names).collect();
+            let rows = SeriesRows::new(&table, &Scaler::fit(&table));
+            let part = profile::parts(Profile::Balanced, false, 4, Some(window))[0];
+            let mut progress = |_, _| ControlFlow::Continue(());
+            let training = Training::new(&one_by_one, 1, &mut progress);
+            let (member, held) = learn(&rows, &part, false, &quick(), &training).unwrap();
+            let begun = |row: &usize| row % (240 / names as usize) + 1 >= window;
+            assert_eq!(held.rows, (0..240).filter(begun).collect::<Vec<_>>());
+            assert_eq!(held.distances.len(), held.rows.len());
+            let mut held_out = 0;
+            for (at, split) in splits(&rows, &part, false).iter().enumerate() {
+                let seen = Inputs::new(&rows, part.view);
+                let (network, own) = learn_network(&seen, split, &part, &quick(), &training).unwrap();
+                assert_eq!(network == member.network, at == 0, "the first is kept");
+                for (row, residual) in own.rows.iter().zip(own.residuals.rows()) {
+                    let at = held.rows.binary_search(row).unwrap();
+                    assert_eq!(held.residuals.row(at), residual, "record {row}");
+                }
+                held_out += own.rows.len();
             }
-            held_out += own.rows.len();
+            assert_eq!(held_out, held.rows.len());
         }
-        assert_eq!(held_out, 90);
+    }
+
+    /// One block of each is held out at once, and the first of all are shorter than a window.
+    #[test]
+    fn many_short_series_without_an_order_are_learned_from() {
+        let mut short = table(3, plane(1, 1_600, 3, 1));
+        short.series = (0..1_600).map(|row| row / 32).collect();
+        let rows = SeriesRows::new(&short, &Scaler::fit(&short));
+        let settings = ModelSettings { window: Auto::Fixed(10), steps: 20, ..Default::default() };
+        let part = profile::parts(Profile::Balanced, false, 3, Some(10))[0];
+        assert!(rows.fold(10, 1).held_out.is_empty() && splits(&rows, &part, false).len() == FOLDS - 1);
+        let model = fitted(&short, &settings);
+        let RowCounts { held_out, calibrating, .. } = model.rows();
+        assert!(!model.ordered() && calibrating > 2 * held_out, "{:?}", model.rows());
     }
 
     #[test]

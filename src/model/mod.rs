@@ -148,7 +148,7 @@ pub enum TrainingSource {
 }
 
 /// Training records, how many of them were left out because they look like faults, and how many windows of the others were
-/// trained on and held out.
+/// trained on and held out, of the networks that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowCounts {

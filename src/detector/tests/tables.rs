@@ -118,7 +118,7 @@ fn of_few_records_the_threshold_is_neither_too_low_nor_too_high() {
             alarms += usize::from(flagged && !faulty);
         }
     }
-    assert!(10 * found > 9 * faults && alarms < found, "{found} of {faults} faults, {alarms} false alarms");
+    assert!(10 * found > 9 * faults && alarms < 250, "{found} of {faults} faults, {alarms} false alarms");
 }
 
 /// Of readings with few digits most are exactly as far from others as any share of the records.
