@@ -195,7 +195,7 @@ mod tests {
             score: 2.1299649399425293,
             record_score: 1.6704601587507295,
             incident: Some(Offset(5723)),
-            model: "f70e34ea22f93732",
+            model: "caa264014c314ba4",
             sensors: &sensors,
             other_share: 0.0,
         };
