@@ -128,8 +128,8 @@ impl Term {
 
 impl Member {
     /// Mean and root mean square of the standardised absolute residuals, none less than its part of how far the value itself lies from the mean, over
-    /// what is present (NaN in `input`: missing), of all records of the input; the mean of the newest alone. `parts` (one per feature) get the squares that each
-    /// has above an ordinary record's: what is rebuilt worst shows, not what is rebuilt a little worse together; unless that is all there is.
+    /// what is present (NaN in `input`: missing), of all records of the input; the mean of the newest alone. `parts` (one per feature) get the squares
+    /// that each has above an ordinary record's: what is rebuilt worst shows, not what is rebuilt a little worse together; unless that is all there is.
     ///
     /// Of all three the first values count.
     pub fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> Statistic {

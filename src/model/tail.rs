@@ -2,7 +2,8 @@
 
 /// Share of the held-out scores taken as the tail, at least `PEAKS_MIN` of them, or n^(2/3) where that is less (Loretan & Phillips 1994): of 27
 /// scores nine peaks and not two. Of ordinary rows of ten tables that makes the false alarms of a budget of 3 in 10,000 six times the budget
-/// instead of 24 times after 27 held-out scores (of a quarter of the records, the others trained on), and the level's spread less by half; of 250 it makes no difference.
+/// instead of 24 times after 27 held-out scores (of a quarter of the records, the others trained on), and the level's spread less by half; of 250 it
+/// makes no difference.
 const PEAKS_SHARE: f64 = 0.02;
 const PEAKS_MIN: usize = 50;
 /// Prior weight of shape 0, in peaks (see `Tail::fit`).
