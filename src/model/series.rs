@@ -116,6 +116,11 @@ impl SeriesRows {
         scaler
     }
 
+    /// By row.
+    pub fn which_are_left_out(&self) -> &[bool] {
+        &self.left_out
+    }
+
     pub fn is_left_out(&self, row: usize) -> bool {
         self.left_out[row]
     }
