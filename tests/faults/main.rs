@@ -5,7 +5,7 @@
 //! both wrote is compared line by line. Recovery is the time until every partition has output for a record written after the fault:
 //! from the signal for kill -9, from the end of the fault for the others.
 //!
-//! `make test-faults` runs all of it (hours); `cargo test` a short run. Arguments: `--share 0.1`, `--only kill,stop`,
+//! `make test-faults` runs all of it (hours); `cargo test` a short run with 1,000 records a second. Arguments: `--share 0.1`, `--only kill,stop`,
 //! `--delivery exactly-once`; `--only cost` measures instead what checkpoints and transactions cost, `--only memory` what one, a
 //! thousand and a hundred thousand series take.
 
@@ -36,6 +36,8 @@ use support::{Broker, Cluster, PATIENCE, plant, residua, wait_for};
 /// Longest time after a fault until every partition has new output.
 const RECOVERY_MAX: Duration = Duration::from_secs(240);
 const SESSION: Duration = Duration::from_secs(6);
+/// Share of the faults in `cargo test`: each that is asked for once.
+const SHORT: f64 = f64::MIN_POSITIVE;
 /// Steps of the plant that the model is learned from.
 const TRAINING_STEPS: usize = 120;
 
@@ -155,7 +157,7 @@ fn arguments() -> Option<Arguments> {
     }
     if found.share == 0.0 {
         // A part of `cargo test`: a fault of the process, one of the network, and what no other test has three brokers for.
-        found.share = f64::MIN_POSITIVE;
+        found.share = SHORT;
         if found.only.is_empty() {
             found.only = ["kill", "lost-reply", "leaderless"].map(str::to_owned).to_vec();
         }
@@ -247,7 +249,8 @@ impl Lab<'_> {
             assert!(made.status.success(), "{made:?}");
         }
         let mut fleet = Fleet::start(&wild, 3);
-        let stream = Stream::start(broker, &topic, 1_000);
+        let rate = if share == SHORT { stream::RATE_SHORT } else { stream::RATE };
+        let stream = Stream::start(broker, &topic, 1_000, rate);
         let watch = Watch::start(broker, &format!("{topic}-wild.scores"));
         let mut recovery = Vec::new();
         // First all of them at work.

@@ -16,7 +16,9 @@ use crate::support::{Broker, Outgoing, send};
 pub const MACHINES: usize = 200;
 pub const PARTITIONS: usize = 8;
 /// Records per second: more than the 3,000 that are asked for.
-const RATE: f64 = 3_400.0;
+pub const RATE: f64 = 3_400.0;
+/// In `cargo test`: three brokers that have just started, and programs that are not optimised, leave not more of two cores.
+pub const RATE_SHORT: f64 = 1_000.0;
 /// Steps made at a time.
 const STEPS: usize = 2;
 
@@ -29,7 +31,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn start(broker: &Broker, topic: &str, seed: u64) -> Stream {
+    /// `rate`: records per second.
+    pub fn start(broker: &Broker, topic: &str, seed: u64, rate: f64) -> Stream {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (ended, count, topic) = (Arc::clone(&stop), Arc::clone(&written), topic.to_owned());
         // Brokers come and go: whatever it takes, and each record once.
@@ -55,7 +58,7 @@ impl Stream {
                 count.fetch_add(1, Ordering::Relaxed);
                 step += STEPS;
                 producer.poll(Duration::ZERO);
-                let due = since + Duration::from_secs_f64((step * MACHINES) as f64 / RATE);
+                let due = since + Duration::from_secs_f64((step * MACHINES) as f64 / rate);
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
             producer.flush(Duration::from_secs(300)).expect("write what is left of the stream");
