@@ -67,26 +67,23 @@ pub fn fit(
     let parts = profile::parts(profile, ordered, rows.features, settings.window.fixed());
     let Some(decides) = parts.last() else { unreachable!("every profile has a network") };
     let mut counts = check_sizes(&rows, &parts, ordered, settings)?;
-    let rounds = if ordered { audit::ROUNDS } else { 0 };
-    let networks = parts.iter().map(|part| splits(&rows, part, ordered).len()).sum::<usize>();
-    let steps = |networks: usize| (settings.steps * networks) as u64;
-    let training = Training::new(hands, steps(networks + rounds * audit::NETWORKS), progress);
+    let audits = if ordered { audit::NETWORKS } else { 0 };
+    let networks = parts.iter().map(|part| splits(&rows, part, ordered).len()).sum::<usize>() + audits;
+    let training = Training::new(hands, (settings.steps * networks) as u64, progress);
     let mut laws = None;
-    for round in 1..=rounds {
-        let audit = audit::audit(&rows, decides, settings, &training)?;
-        laws = audit.laws.or(laws);
-        let before = rows.which_are_left_out().to_vec();
-        if audit.strange == before {
-            training.done(steps((rounds - round) * audit::NETWORKS))?;
-            break;
-        }
-        scaler = rows.leave_out(audit.strange, table);
-        match check_sizes(&rows, &parts, ordered, settings) {
-            Ok(rest) => counts = rest,
-            // Too few for anything would be left.
-            Err(_) => scaler = rows.leave_out(before, table),
-        }
-        fleet = if by_series { rows.set_apart(table, &scaler) } else { None };
+    if ordered {
+        laws = audit::leave_out(&mut rows, decides, settings, &training, &mut |rows, strange| {
+            let before = rows.which_are_left_out().to_vec();
+            scaler = rows.leave_out(strange, table);
+            let rest = check_sizes(rows, &parts, ordered, settings);
+            if rest.is_err() {
+                // Too few for anything would be left.
+                scaler = rows.leave_out(before, table);
+            }
+            fleet = if by_series { rows.set_apart(table, &scaler) } else { None };
+            counts = rest.as_ref().copied().unwrap_or(counts);
+            rest.is_ok()
+        })?;
     }
     let mut learned = training.all(parts.len(), |at| learn(&rows, &parts[at], ordered, settings, &training))?;
     let (first, seen) = (&parts[0], Inputs::new(&rows, parts[0].view));

@@ -21,28 +21,33 @@ pub type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + Send + 'a;
 pub struct Training<'a, 'p> {
     hands: &'a Hands,
     told: Mutex<Told<'a, 'p>>,
-    total: u64,
 }
 
 struct Told<'a, 'p> {
     progress: &'a mut Progress<'p>,
     done: u64,
+    total: u64,
     stopped: bool,
 }
 
 impl<'a, 'p> Training<'a, 'p> {
     /// Of so many steps altogether.
     pub fn new(hands: &'a Hands, total: u64, progress: &'a mut Progress<'p>) -> Self {
-        Self { hands, told: Mutex::new(Told { progress, done: 0, stopped: false }), total }
+        Self { hands, told: Mutex::new(Told { progress, done: 0, total, stopped: false }) }
+    }
+
+    /// So many steps more than was thought.
+    pub fn more(&self, steps: u64) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).total += steps;
     }
 
     /// So many steps are done, which may be none. Fails if the work is to be broken off.
     pub fn done(&self, steps: u64) -> Result<(), FitError> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.done += steps;
-        let done = told.done.min(self.total);
+        let (done, total) = (told.done.min(told.total), told.total);
         // Others are at work still: asked once, it is asked no more.
-        told.stopped = told.stopped || (told.progress)(done, self.total).is_break();
+        told.stopped = told.stopped || (told.progress)(done, total).is_break();
         if told.stopped { Err(FitError::Stopped) } else { Ok(()) }
     }
 
