@@ -2,11 +2,12 @@
 
 use std::f64::consts::PI;
 
-use fearless_simd::{Level, Simd, dispatch, f32x16, prelude::*};
+use fearless_simd::{Simd, dispatch, f32x16, prelude::*};
 
 use super::lanes::{self, read, write};
 use super::network::{Dense, Network};
 use super::settings::ModelSettings;
+use crate::record::vector;
 
 /// Decay of the two moments, and what keeps the division finite.
 const BETA: [f32; 2] = [0.9, 0.999];
@@ -82,7 +83,7 @@ struct Update {
 
 impl Update {
     fn apply(&self, values: &mut [f32], gradients: &[f32], means: &mut [f32], squares: &mut [f32]) {
-        dispatch!(Level::new(), simd => self.apply_with(simd, values, gradients, means, squares));
+        dispatch!(vector::level(), simd => self.apply_with(simd, values, gradients, means, squares));
     }
 
     #[inline(always)]
@@ -141,28 +142,30 @@ mod tests {
     /// Algorithm 2 of Loshchilov & Hutter, parameter by parameter.
     #[test]
     fn a_step_is_what_the_paper_says() {
-        let settings = ModelSettings { weight_decay: 0.1, ..Default::default() };
-        let mut network = network();
-        let mut optimiser = AdamW::new(&network, &settings);
-        let mut expected: Vec<(f64, f64, f64)> =
-            network.layers.iter().flat_map(Dense::parts).flatten().map(|p| (f64::from(*p), 0.0, 0.0)).collect();
-        let mut gradients = network.zeros();
-        for step in 0..3 {
-            let numbers = gradients.iter_mut().flat_map(Dense::parts_mut).flatten();
-            numbers.enumerate().for_each(|(i, g)| *g = ((i * (step + 2)) as f32).sin() * 0.1);
-            let (rate, t) = (optimiser.rate(step), step as i32 + 1);
-            for (g, (p, m, v)) in gradients.iter().flat_map(Dense::parts).flatten().zip(&mut expected) {
-                let g = f64::from(*g);
-                *m = 0.9 * *m + 0.1 * g;
-                *v = 0.999 * *v + 0.001 * g * g;
-                let (mean, square) = (*m / (1.0 - 0.9f64.powi(t)), *v / (1.0 - 0.999f64.powi(t)));
-                *p -= rate * (mean / (square.sqrt() + 1e-8) + 0.1 * *p);
+        vector::on_each(|| {
+            let settings = ModelSettings { weight_decay: 0.1, ..Default::default() };
+            let mut network = network();
+            let mut optimiser = AdamW::new(&network, &settings);
+            let mut expected: Vec<(f64, f64, f64)> =
+                network.layers.iter().flat_map(Dense::parts).flatten().map(|p| (f64::from(*p), 0.0, 0.0)).collect();
+            let mut gradients = network.zeros();
+            for step in 0..3 {
+                let numbers = gradients.iter_mut().flat_map(Dense::parts_mut).flatten();
+                numbers.enumerate().for_each(|(i, g)| *g = ((i * (step + 2)) as f32).sin() * 0.1);
+                let (rate, t) = (optimiser.rate(step), step as i32 + 1);
+                for (g, (p, m, v)) in gradients.iter().flat_map(Dense::parts).flatten().zip(&mut expected) {
+                    let g = f64::from(*g);
+                    *m = 0.9 * *m + 0.1 * g;
+                    *v = 0.999 * *v + 0.001 * g * g;
+                    let (mean, square) = (*m / (1.0 - 0.9f64.powi(t)), *v / (1.0 - 0.999f64.powi(t)));
+                    *p -= rate * (mean / (square.sqrt() + 1e-8) + 0.1 * *p);
+                }
+                optimiser.step(&mut network, &gradients, step);
             }
-            optimiser.step(&mut network, &gradients, step);
-        }
-        let got = network.layers.iter().flat_map(Dense::parts).flatten();
-        let off = got.zip(&expected).map(|(got, (p, ..))| (f64::from(*got) - p).abs()).fold(0.0, f64::max);
-        assert!(off < 1e-5, "{off}");
+            let got = network.layers.iter().flat_map(Dense::parts).flatten();
+            let off = got.zip(&expected).map(|(got, (p, ..))| (f64::from(*got) - p).abs()).fold(0.0, f64::max);
+            assert!(off < 1e-5, "{off}");
+        });
     }
 
     #[test]

@@ -50,25 +50,28 @@ mod tests {
     use super::super::testing::{noise, table};
     use super::super::view::View;
     use super::*;
+    use crate::record::vector;
     use rand::SeedableRng;
 
     #[test]
     fn a_sensor_that_the_network_copies_is_told_from_one_that_follows_others() {
-        let n = 200;
-        let table = table(3, noise(1, 3 * n));
-        let rows = SeriesRows::new(&table, &Scaler { mean: vec![0.0; 3], scale: vec![1.0; 3] });
-        let seen = Inputs::new(&rows, View { window: 2, context: false, clip: 0.0 });
-        // The first is copied, the second is rebuilt as half of itself and half of the third, the third as the mean.
-        let mut network = Network::new(6, 12, 6, Activation::Relu, &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
-        network.start_at(&[1.0; 6], &Array2::eye(6));
-        let decode = network.layers.last_mut().unwrap();
-        for record in [0, 3] {
-            let half = &decode.weight.column(record + 1) * 0.5 + &decode.weight.column(record + 2) * 0.5;
-            decode.weight.column_mut(record + 1).assign(&half);
-            decode.weight.column_mut(record + 2).fill(0.0);
-        }
-        let held: Vec<HeldOut> = (1..n).map(|row| HeldOut { row, block: 0, series: 0 }).collect();
-        let found = copied(&seen, &held, &network);
-        assert!(found.iter().zip([1.0, 0.5, 0.0]).all(|(a, b)| (a - b).abs() < 1e-3), "{found:?}");
+        vector::on_each(|| {
+            let n = 200;
+            let table = table(3, noise(1, 3 * n));
+            let rows = SeriesRows::new(&table, &Scaler { mean: vec![0.0; 3], scale: vec![1.0; 3] });
+            let seen = Inputs::new(&rows, View { window: 2, context: false, clip: 0.0 });
+            // The first is copied, the second is rebuilt as half of itself and half of the third, the third as the mean.
+            let mut network = Network::new(6, 12, 6, Activation::Relu, &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
+            network.start_at(&[1.0; 6], &Array2::eye(6));
+            let decode = network.layers.last_mut().unwrap();
+            for record in [0, 3] {
+                let half = &decode.weight.column(record + 1) * 0.5 + &decode.weight.column(record + 2) * 0.5;
+                decode.weight.column_mut(record + 1).assign(&half);
+                decode.weight.column_mut(record + 2).fill(0.0);
+            }
+            let held: Vec<HeldOut> = (1..n).map(|row| HeldOut { row, block: 0, series: 0 }).collect();
+            let found = copied(&seen, &held, &network);
+            assert!(found.iter().zip([1.0, 0.5, 0.0]).all(|(a, b)| (a - b).abs() < 1e-3), "{found:?}");
+        });
     }
 }

@@ -11,6 +11,7 @@ use ndarray::{ArrayView1, ArrayView2};
 
 use super::lanes::{LANES, read, tanh, write};
 use super::settings::Activation;
+use crate::record::vector;
 
 /// So many records or fewer go alone: sixteen at once cost about as much as three.
 const ALONE_MAX: usize = 2;
@@ -100,7 +101,7 @@ impl Kernel {
     pub fn new<'a>(
         layers: impl Iterator<Item = (ArrayView2<'a, f32>, Option<ArrayView1<'a, f32>>, Option<Activation>)>,
     ) -> Self {
-        Self::at(Level::new(), layers)
+        Self::at(vector::level(), layers)
     }
 
     /// For another processor.
@@ -370,20 +371,6 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    /// What this processor can be asked to use.
-    fn levels() -> Vec<Level> {
-        let all = [
-            Some(Level::new()),
-            #[cfg(target_arch = "x86_64")]
-            Level::new().as_avx2().map(Level::Avx2),
-            #[cfg(target_arch = "x86_64")]
-            Level::new().as_sse4_2().map(Level::Sse4_2),
-            #[cfg(target_arch = "x86_64")]
-            Level::new().as_sse2().map(Level::Sse2),
-        ];
-        all.into_iter().flatten().collect()
-    }
-
     fn random(rng: &mut ChaCha8Rng, rows: usize, columns: usize) -> Array2<f32> {
         Array2::from_shape_simple_fn((rows, columns), || rng.random_range(-1f32..1.0))
     }
@@ -424,7 +411,7 @@ mod tests {
                     Some(Activation::Tanh) => expect.mapv_inplace(f64::tanh),
                 }
             }
-            for level in levels() {
+            for level in vector::levels() {
                 let views = layers.iter().map(|(weight, bias, a)| (weight.view(), bias.as_ref().map(|b| b.view()), *a));
                 let got = apply(&Kernel::at(level, views), x.as_slice().unwrap(), expect.ncols());
                 let size = expect.iter().fold(1.0, |most: f64, v| most.max(v.abs()));
@@ -447,7 +434,7 @@ mod tests {
             for activation in [Activation::Relu, Activation::Tanh] {
                 let network = Network::new(inputs, hidden, code, activation, &mut rng);
                 let x: Vec<f32> = (0..256 * inputs).map(|_| rng.random_range(-3f32..3.0)).collect();
-                for level in levels() {
+                for level in vector::levels() {
                     let kernel = network.kernel_at(level);
                     let whole = apply(&kernel, &x, inputs);
                     for size in [1, 2, 3, 5, 15, 16, 17, 18, 19, 31, 32, 33, 34, 35, 100, 255] {
@@ -463,7 +450,7 @@ mod tests {
     #[test]
     fn tanh_is_close_to_the_library_and_bounded() {
         let one = ndarray::array![[1.0f32]];
-        for level in levels() {
+        for level in vector::levels() {
             let kernel = Kernel::at(level, [(one.view(), None, Some(Activation::Tanh))].into_iter());
             let x: Vec<f32> = (-2000..=2000).map(|i| i as f32 * 0.005).collect();
             for (x, y) in x.iter().zip(apply(&kernel, &x, 1)) {

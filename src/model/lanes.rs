@@ -5,7 +5,9 @@
 
 use std::ops::Deref;
 
-use fearless_simd::{Level, Simd, dispatch, f32x16, mask32x16, prelude::*, u32x16};
+use fearless_simd::{Simd, dispatch, f32x16, mask32x16, prelude::*, u32x16};
+
+use crate::record::vector;
 
 /// Values at a time.
 pub const LANES: usize = 16;
@@ -92,7 +94,7 @@ fn sum<S: Simd>(values: f32x16<S>) -> f64 {
 
 /// Beyond about `limit` values grow with their logarithm only: limit asinh(value / limit). NaN stays NaN.
 pub fn soft_clip(n: usize, values: &mut [f32], limit: f32) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         let clipped = soft_clipped(simd, read(simd, &values[at..], 0.0), limit);
         write(n - at, clipped, &mut values[at..]);
     });
@@ -158,7 +160,7 @@ fn ln<S: Simd>(simd: S, x: f32x16<S>) -> f32x16<S> {
 
 /// The hyperbolic tangent of each value, as in the kernel.
 pub fn tanh_of_all(n: usize, values: &mut [f32]) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         write(n - at, tanh(simd, read(simd, &values[at..], 0.0)), &mut values[at..]);
     });
 }
@@ -184,7 +186,7 @@ pub fn tanh<S: Simd>(simd: S, x: f32x16<S>) -> f32x16<S> {
 
 /// Sum of the squares.
 pub fn squares(n: usize, values: &[f32]) -> f64 {
-    dispatch!(Level::new(), simd => {
+    dispatch!(vector::level(), simd => {
         let mut sums = f32x16::splat(simd, 0.0);
         for at in sixteens(n) {
             let values = first(simd, n - at).select(read(simd, &values[at..], 0.0), f32x16::splat(simd, 0.0));
@@ -196,7 +198,7 @@ pub fn squares(n: usize, values: &[f32]) -> f64 {
 
 /// (value - mean) / scale of each value of a record, cut at `limit`; what is no number counts as that far.
 pub fn standardise(n: usize, values: &mut [f32], (mean, scale): (&[f32], &[f32]), limit: f32) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         let limit = f32x16::splat(simd, limit);
         let off = read(simd, &values[at..], 0.0) - read(simd, &mean[at..], 0.0);
         let e = off / read(simd, &scale[at..], 1.0);
@@ -208,7 +210,7 @@ pub fn standardise(n: usize, values: &mut [f32], (mean, scale): (&[f32], &[f32])
 /// An average over records, of which `weight` is the newest one's: takes a record in, clipped softly at `limit` (0: as it is). What is
 /// missing (NaN) leaves it alone, and what is NaN has not begun.
 pub fn average(n: usize, averages: &mut [f32], record: &[f32], limit: f32, weight: f32) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         let (before, values) = (read(simd, &averages[at..], 0.0), read(simd, &record[at..], 0.0));
         let values = if limit > 0.0 { soft_clipped(simd, values, limit) } else { values };
         let moved = before + f32x16::splat(simd, weight) * (values - before);
@@ -219,21 +221,21 @@ pub fn average(n: usize, averages: &mut [f32], record: &[f32], limit: f32, weigh
 
 /// `a` less `b`, value by value.
 pub fn difference(n: usize, a: &[f32], b: &[f32], out: &mut [f32]) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         write(n - at, read(simd, &a[at..], 0.0) - read(simd, &b[at..], 0.0), &mut out[at..]);
     });
 }
 
 /// Whether one of the values is NaN.
 pub fn any_nan(n: usize, values: &[f32]) -> bool {
-    dispatch!(Level::new(), simd => {
+    dispatch!(vector::level(), simd => {
         sixteens(n).any(#[inline(always)] |at| (read(simd, &values[at..], 0.0).is_nan() & first(simd, n - at)).any_true())
     })
 }
 
 /// Of rows of `n` values each, value by value.
 pub fn sum_of_rows(n: usize, rows: &[f32], sums: &mut [f32]) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         let mut sum = f32x16::splat(simd, 0.0);
         for start in (at..rows.len()).step_by(n) {
             sum += read(simd, &rows[start..], 0.0);
@@ -250,7 +252,7 @@ pub fn add_squares(
     some: impl Iterator<Item = usize> + Clone,
     sums: &mut [f32],
 ) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         let (values, mut sum) = (read(simd, &record[at..], 0.0), read(simd, &sums[at..], 0.0));
         let missing = values.is_nan();
         for row in some.clone() {
@@ -263,7 +265,7 @@ pub fn add_squares(
 
 /// The sums of these squares, of each of the `rows`.
 pub fn sums_of_squares(n: usize, record: &[f32], rows: &[f32], sums: &mut [f32]) {
-    dispatch!(Level::new(), simd => for (row, to) in rows.chunks_exact(n).zip(sums) {
+    dispatch!(vector::level(), simd => for (row, to) in rows.chunks_exact(n).zip(sums) {
         let zero = f32x16::splat(simd, 0.0);
         let mut squares = zero;
         for at in sixteens(n) {
@@ -278,7 +280,7 @@ pub fn sums_of_squares(n: usize, record: &[f32], rows: &[f32], sums: &mut [f32])
 
 /// Of rows of `n` values each, value by value: the least, and in which row it comes first.
 pub fn least_of_rows(n: usize, rows: &[f32], least: &mut [f32], which: &mut [f32]) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         let (mut smallest, mut first) = (read(simd, &rows[at..], 0.0), f32x16::splat(simd, 0.0));
         for (row, start) in (at..rows.len()).step_by(n).enumerate() {
             let values = read(simd, &rows[start..], 0.0);
@@ -293,7 +295,7 @@ pub fn least_of_rows(n: usize, rows: &[f32], least: &mut [f32], which: &mut [f32
 
 /// `step` times what each output is off its target, 0 where that is NaN (missing). Returns the sum of the squares of what they are off.
 pub fn misses(n: usize, outputs: &[f32], targets: &[f32], step: f32, misses: &mut [f32]) -> f64 {
-    dispatch!(Level::new(), simd => {
+    dispatch!(vector::level(), simd => {
         let zero = f32x16::splat(simd, 0.0);
         let mut sums = zero;
         for at in sixteens(n) {
@@ -308,7 +310,7 @@ pub fn misses(n: usize, outputs: &[f32], targets: &[f32], step: f32, misses: &mu
 
 /// Multiplies by the slope of the hyperbolic tangent where its value is `at`.
 pub fn slope_of_tanh(n: usize, deltas: &mut [f32], values: &[f32]) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         let y = read(simd, &values[at..], 0.0);
         write(n - at, read(simd, &deltas[at..], 0.0) * (f32x16::splat(simd, 1.0) - y * y), &mut deltas[at..]);
     });
@@ -316,7 +318,7 @@ pub fn slope_of_tanh(n: usize, deltas: &mut [f32], values: &[f32]) {
 
 /// The same of the rectifier: nothing where its value is 0.
 pub fn slope_of_relu(n: usize, deltas: &mut [f32], values: &[f32]) {
-    dispatch!(Level::new(), simd => for at in sixteens(n) {
+    dispatch!(vector::level(), simd => for at in sixteens(n) {
         let zero = f32x16::splat(simd, 0.0);
         let on = read(simd, &values[at..], 0.0).simd_gt(zero);
         write(n - at, on.select(read(simd, &deltas[at..], 0.0), zero), &mut deltas[at..]);
@@ -345,7 +347,7 @@ impl Follow {
         residual: &mut [f32],
         input: &[f32],
     ) {
-        dispatch!(Level::new(), simd => for at in sixteens(n) {
+        dispatch!(vector::level(), simd => for at in sixteens(n) {
             let input = read(simd, &input[at..], 0.0);
             let seen = [&state[mean + at..], &state[average + at..], &residual[at..], &usual[at..]];
             let seen = seen.map(|values| read(simd, values, 0.0));
@@ -412,7 +414,7 @@ pub fn errors(
     (far, least): (f32, f32),
     parts: &mut [f32],
 ) -> Errors {
-    dispatch!(Level::new(), simd => {
+    dispatch!(vector::level(), simd => {
         let [zero, one] = [0.0, 1.0].map(|value| f32x16::splat(simd, value));
         let (mut sums, mut squares, mut present) = (zero, zero, zero);
         for at in sixteens(n) {
@@ -447,104 +449,114 @@ mod tests {
 
     #[test]
     fn what_is_clipped_softly_is_as_the_library_says() {
-        for limit in [0.5f32, 8.0, 32.0] {
-            let mut values: Vec<f32> = (-3000..3000).map(|i| (i as f32 * 0.01).powi(5)).collect();
-            values.extend([1e-30, -1e-30, 1e6, -1e6, 1e15, 0.0]);
-            let expect: Vec<f64> =
-                values.iter().map(|v| f64::from(limit) * (f64::from(*v) / f64::from(limit)).asinh()).collect();
-            let before = values.clone();
-            soft_clip(values.len(), &mut values, limit);
-            for ((got, expect), v) in values.iter().zip(expect).zip(before) {
-                assert!(close(f64::from(*got), expect, 4e-7), "{v} at {limit}: {got} {expect}");
+        vector::on_each(|| {
+            for limit in [0.5f32, 8.0, 32.0] {
+                let mut values: Vec<f32> = (-3000..3000).map(|i| (i as f32 * 0.01).powi(5)).collect();
+                values.extend([1e-30, -1e-30, 1e6, -1e6, 1e15, 0.0]);
+                let expect: Vec<f64> =
+                    values.iter().map(|v| f64::from(limit) * (f64::from(*v) / f64::from(limit)).asinh()).collect();
+                let before = values.clone();
+                soft_clip(values.len(), &mut values, limit);
+                for ((got, expect), v) in values.iter().zip(expect).zip(before) {
+                    assert!(close(f64::from(*got), expect, 4e-7), "{v} at {limit}: {got} {expect}");
+                }
             }
-        }
-        let mut odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0];
-        soft_clip(5, &mut odd, 8.0);
-        assert!(
-            odd[0].is_nan() && odd[1] == odd[3] && odd[1] == -odd[2] && (300.0..400.0).contains(&odd[1]),
-            "{odd:?}"
-        );
-        assert!(odd[4] == 0.0 && odd[4].is_sign_negative());
+            let mut odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0];
+            soft_clip(5, &mut odd, 8.0);
+            assert!(
+                odd[0].is_nan() && odd[1] == odd[3] && odd[1] == -odd[2] && (300.0..400.0).contains(&odd[1]),
+                "{odd:?}"
+            );
+            assert!(odd[4] == 0.0 && odd[4].is_sign_negative());
+        });
     }
 
     /// Every length from none to three times sixteen, with any number of strange values after the last one, against one value at a time.
     #[test]
     fn a_record_of_any_length_is_as_one_value_at_a_time() {
-        for (n, more) in (0..48usize).flat_map(|n| [0, 1, 15, 16, 20].map(|more| (n, more))) {
-            let followed_by = |values: &[f32]| {
-                let others = [f32::NAN, 1e9, f32::INFINITY, -7.0].into_iter().cycle().take(more);
-                values.iter().copied().chain(others).collect::<Vec<f32>>()
-            };
-            let at = |shift: usize| move |i: usize| ((i * 37 + shift * 11) % 23) as f32 - 11.0;
-            let row = |shift: usize| (0..n).map(at(shift)).collect::<Vec<f32>>();
-            let (residual, mean) = (row(1), row(2));
-            let scale: Vec<f32> = row(3).iter().map(|v| v.abs() + 0.5).collect();
-            let input: Vec<f32> = (0..n).map(|i| if i % 5 == 3 { f32::NAN } else { at(6)(i) }).collect();
-            let own: Vec<f32> = (0..n).map(|i| [0.0, 0.25, 1.0][i % 3]).collect();
-
-            let [all, all_means, all_scales, all_inputs] = [&residual, &mean, &scale, &input].map(|v| followed_by(v));
-            let numbers = (&all_means[..], &all_scales[..]);
-            assert!(close(squares(n, &all), residual.iter().map(|v| f64::from(v * v)).sum(), 1e-6));
-
-            let mut standard = all.clone();
-            standardise(n, &mut standard, numbers, 5.0);
-            assert!(standard[n..].iter().zip(&all[n..]).all(|(a, b)| a.to_bits() == b.to_bits()));
-            assert_eq!(any_nan(n, &all_inputs), n > 3);
-            let expect = residual.iter().zip(&mean).zip(&scale).map(|((r, m), s)| ((r - m) / s).clamp(-5.0, 5.0));
-            assert!(standard.iter().zip(expect).all(|(a, b)| *a == b), "{n}");
-
-            let mut parts = followed_by(&vec![1.0; n]);
-            let with_own = (numbers.0, numbers.1, &followed_by(&own)[..]);
-            let got = errors(n, &all, &all_inputs, with_own, (32.0, 1e-4), &mut parts);
-            let mut expect = Errors::default();
-            for i in (0..n).filter(|i| !input[*i].is_nan()) {
-                let z = ((residual[i] - mean[i]) / scale[i]).abs();
-                let z = 32.0 * (z.max(own[i] * input[i].abs()) / 32.0).asinh();
-                expect = expect.and(Errors { sum: f64::from(z), squares: f64::from(z * z), present: 1.0 });
-                assert!(close(f64::from(parts[i]), f64::from(1.0 + (z * z - 1.0).max(1e-4 * z * z)), 1e-5), "{n} {i}");
-            }
-            let as_expected = close(got.sum, expect.sum, 1e-5) && close(got.squares, expect.squares, 1e-5);
-            assert!(got.present == expect.present && as_expected, "{n}: {got:?} {expect:?}");
-            assert!(parts.iter().zip(&input).all(|(part, x)| !x.is_nan() || *part == 1.0));
-
-            let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };
-            let mut state = followed_by(&[row(4), row(5)].concat());
-            let mut left = all.clone();
-            follow.see(n, numbers, &mut state, (0, n), &mut left, &all_inputs);
-            let (moved, average) = state.split_at(n);
-            for i in 0..n {
-                let (before, slow) = (at(4)(i), at(5)(i));
-                let r = residual[i] - before;
-                let e = ((r - mean[i]) / scale[i]).clamp(-3.0, 3.0);
-                let expect = if input[i].is_nan() {
-                    [before, slow, 0.0]
-                } else {
-                    [before + 0.5 * (scale[i] * e), slow + 0.25 * (mean[i] + scale[i] * e - slow), r]
+        vector::on_each(|| {
+            for (n, more) in (0..48usize).flat_map(|n| [0, 1, 15, 16, 20].map(|more| (n, more))) {
+                let followed_by = |values: &[f32]| {
+                    let others = [f32::NAN, 1e9, f32::INFINITY, -7.0].into_iter().cycle().take(more);
+                    values.iter().copied().chain(others).collect::<Vec<f32>>()
                 };
-                assert_eq!([moved[i], average[i], left[i]], expect, "{n} {i}");
+                let at = |shift: usize| move |i: usize| ((i * 37 + shift * 11) % 23) as f32 - 11.0;
+                let row = |shift: usize| (0..n).map(at(shift)).collect::<Vec<f32>>();
+                let (residual, mean) = (row(1), row(2));
+                let scale: Vec<f32> = row(3).iter().map(|v| v.abs() + 0.5).collect();
+                let input: Vec<f32> = (0..n).map(|i| if i % 5 == 3 { f32::NAN } else { at(6)(i) }).collect();
+                let own: Vec<f32> = (0..n).map(|i| [0.0, 0.25, 1.0][i % 3]).collect();
+
+                let [all, all_means, all_scales, all_inputs] =
+                    [&residual, &mean, &scale, &input].map(|v| followed_by(v));
+                let numbers = (&all_means[..], &all_scales[..]);
+                assert!(close(squares(n, &all), residual.iter().map(|v| f64::from(v * v)).sum(), 1e-6));
+
+                let mut standard = all.clone();
+                standardise(n, &mut standard, numbers, 5.0);
+                assert!(standard[n..].iter().zip(&all[n..]).all(|(a, b)| a.to_bits() == b.to_bits()));
+                assert_eq!(any_nan(n, &all_inputs), n > 3);
+                let expect = residual.iter().zip(&mean).zip(&scale).map(|((r, m), s)| ((r - m) / s).clamp(-5.0, 5.0));
+                assert!(standard.iter().zip(expect).all(|(a, b)| *a == b), "{n}");
+
+                let mut parts = followed_by(&vec![1.0; n]);
+                let with_own = (numbers.0, numbers.1, &followed_by(&own)[..]);
+                let got = errors(n, &all, &all_inputs, with_own, (32.0, 1e-4), &mut parts);
+                let mut expect = Errors::default();
+                for i in (0..n).filter(|i| !input[*i].is_nan()) {
+                    let z = ((residual[i] - mean[i]) / scale[i]).abs();
+                    let z = 32.0 * (z.max(own[i] * input[i].abs()) / 32.0).asinh();
+                    expect = expect.and(Errors { sum: f64::from(z), squares: f64::from(z * z), present: 1.0 });
+                    assert!(
+                        close(f64::from(parts[i]), f64::from(1.0 + (z * z - 1.0).max(1e-4 * z * z)), 1e-5),
+                        "{n} {i}"
+                    );
+                }
+                let as_expected = close(got.sum, expect.sum, 1e-5) && close(got.squares, expect.squares, 1e-5);
+                assert!(got.present == expect.present && as_expected, "{n}: {got:?} {expect:?}");
+                assert!(parts.iter().zip(&input).all(|(part, x)| !x.is_nan() || *part == 1.0));
+
+                let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };
+                let mut state = followed_by(&[row(4), row(5)].concat());
+                let mut left = all.clone();
+                follow.see(n, numbers, &mut state, (0, n), &mut left, &all_inputs);
+                let (moved, average) = state.split_at(n);
+                for i in 0..n {
+                    let (before, slow) = (at(4)(i), at(5)(i));
+                    let r = residual[i] - before;
+                    let e = ((r - mean[i]) / scale[i]).clamp(-3.0, 3.0);
+                    let expect = if input[i].is_nan() {
+                        [before, slow, 0.0]
+                    } else {
+                        [before + 0.5 * (scale[i] * e), slow + 0.25 * (mean[i] + scale[i] * e - slow), r]
+                    };
+                    assert_eq!([moved[i], average[i], left[i]], expect, "{n} {i}");
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn what_is_no_number_is_far_and_no_more() {
-        let (mean, scale) = ([0.0; 3], [1.0; 3]);
-        let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
-        let mut standard = values;
-        standardise(3, &mut standard, (&mean, &scale), 1e9);
-        assert_eq!(standard, [1e9, 1e9, -1e9]);
-        let mut parts = [0.0; 3];
-        for (own, input) in [([0.0; 3], [0.0; 3]), ([0.25; 3], [f32::INFINITY, -1.0, 0.0]), ([0.0; 3], values)] {
-            let errors = errors(3, &values, &input, (&mean, &scale, &own), (32.0, 1e-4), &mut parts);
-            let sound = errors.sum.is_finite()
-                && errors.sum > 2e3
-                && errors.squares.is_finite()
-                && parts.iter().all(|part| part.is_finite());
-            assert!(sound, "{errors:?} {parts:?}");
-        }
-        let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };
-        let (mut state, mut left) = ([0.0; 6], values);
-        follow.see(3, (&mean, &scale), &mut state, (0, 3), &mut left, &[0.0; 3]);
-        assert_eq!(state, [0.0, 1.5, -1.5, 0.0, 0.75, -0.75]);
+        vector::on_each(|| {
+            let (mean, scale) = ([0.0; 3], [1.0; 3]);
+            let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+            let mut standard = values;
+            standardise(3, &mut standard, (&mean, &scale), 1e9);
+            assert_eq!(standard, [1e9, 1e9, -1e9]);
+            let mut parts = [0.0; 3];
+            for (own, input) in [([0.0; 3], [0.0; 3]), ([0.25; 3], [f32::INFINITY, -1.0, 0.0]), ([0.0; 3], values)] {
+                let errors = errors(3, &values, &input, (&mean, &scale, &own), (32.0, 1e-4), &mut parts);
+                let sound = errors.sum.is_finite()
+                    && errors.sum > 2e3
+                    && errors.squares.is_finite()
+                    && parts.iter().all(|part| part.is_finite());
+                assert!(sound, "{errors:?} {parts:?}");
+            }
+            let follow = Follow { rate: 0.5, weight: 0.25, clip: 3.0 };
+            let (mut state, mut left) = ([0.0; 6], values);
+            follow.see(3, (&mean, &scale), &mut state, (0, 3), &mut left, &[0.0; 3]);
+            assert_eq!(state, [0.0, 1.5, -1.5, 0.0, 0.75, -0.75]);
+        });
     }
 }

@@ -177,6 +177,7 @@ mod tests {
     use super::super::tile::Tile;
     use super::super::view::View;
     use super::*;
+    use crate::record::vector;
 
     fn references(n: usize) -> Array2<f32> {
         Array2::from_shape_vec((n, 3), noise(1, 3 * n).into_iter().map(|v| v as f32).collect()).unwrap()
@@ -191,26 +192,28 @@ mod tests {
 
     #[test]
     fn distances_are_those_of_their_definition() {
-        for (n, seed) in [(8, 2), (24, 3), (160, 4), (1_024, 5)] {
-            let references = references(n);
-            let input: Vec<f32> = noise(seed, 3).into_iter().map(|v| 2.0 * v as f32).collect();
-            let square = |at: usize| -> f64 {
-                references.row(at).iter().zip(&input).map(|(a, x)| f64::from(x - a).powi(2)).sum::<f64>() / 3.0
-            };
-            let least = |ats: &mut dyn Iterator<Item = usize>| ats.map(square).fold(f64::INFINITY, f64::min);
-            let (groups, nearest) = (n / 8, least(&mut (0..n)));
-            let grouped = (0..groups).map(|g| least(&mut (0..8).map(|k| k * groups + g)).sqrt()).sum::<f64>();
-            let [found, of_groups] = near(&references, &input, |near| near.distances);
-            let expected = (grouped / groups as f64).powi(2);
-            assert!((found - nearest).abs() < 1e-4 && (of_groups - expected).abs() < 1e-4, "{found} {nearest}");
+        vector::on_each(|| {
+            for (n, seed) in [(8, 2), (24, 3), (160, 4), (1_024, 5)] {
+                let references = references(n);
+                let input: Vec<f32> = noise(seed, 3).into_iter().map(|v| 2.0 * v as f32).collect();
+                let square = |at: usize| -> f64 {
+                    references.row(at).iter().zip(&input).map(|(a, x)| f64::from(x - a).powi(2)).sum::<f64>() / 3.0
+                };
+                let least = |ats: &mut dyn Iterator<Item = usize>| ats.map(square).fold(f64::INFINITY, f64::min);
+                let (groups, nearest) = (n / 8, least(&mut (0..n)));
+                let grouped = (0..groups).map(|g| least(&mut (0..8).map(|k| k * groups + g)).sqrt()).sum::<f64>();
+                let [found, of_groups] = near(&references, &input, |near| near.distances);
+                let expected = (grouped / groups as f64).powi(2);
+                assert!((found - nearest).abs() < 1e-4 && (of_groups - expected).abs() < 1e-4, "{found} {nearest}");
 
-            let mut parts = [0.0; 3];
-            near(&references, &input, |near| near.contributions(false, &mut parts));
-            assert!((f64::from(parts.iter().sum::<f32>()) / 3.0 - nearest).abs() < 1e-4, "{parts:?}");
-            let mut of_all = [0.0; 3];
-            near(&references, &input, |near| near.contributions(true, &mut of_all));
-            assert!(of_all.iter().sum::<f32>() >= groups as f32 * parts.iter().sum::<f32>() * 0.999, "{of_all:?}");
-        }
+                let mut parts = [0.0; 3];
+                near(&references, &input, |near| near.contributions(false, &mut parts));
+                assert!((f64::from(parts.iter().sum::<f32>()) / 3.0 - nearest).abs() < 1e-4, "{parts:?}");
+                let mut of_all = [0.0; 3];
+                near(&references, &input, |near| near.contributions(true, &mut of_all));
+                assert!(of_all.iter().sum::<f32>() >= groups as f32 * parts.iter().sum::<f32>() * 0.999, "{of_all:?}");
+            }
+        });
     }
 
     #[test]
@@ -237,29 +240,31 @@ mod tests {
 
     #[test]
     fn what_is_missing_counts_for_nothing() {
-        let references = references(160);
-        let kernel = kernel(&references);
-        let mut tile = Tile::new(&Kernel::new([(Array2::eye(3).view(), None, None)].into_iter()), Some(&kernel));
-        tile.push(&[0.3, f32::NAN, -0.5], true);
-        let network = Kernel::new([(Array2::eye(3).view(), None, None)].into_iter());
-        tile.reconstruct(&network);
-        let mut seen = 0;
-        tile.near((&references, &kernel), |_, record, partial, room| {
-            let square = |at: usize| {
-                let of = references.row(at);
-                (f64::from(of[0] - 0.3).powi(2) + f64::from(of[2] + 0.5).powi(2)) / 2.0
-            };
-            let nearest = (0..160).map(square).fold(f64::INFINITY, f64::min).max(RESOLUTION);
-            let near = Near::new(&references, record, partial, room);
-            assert!((near.distances[0] - nearest).abs() < 1e-5, "{:?} {nearest}", near.distances);
-            for grouped in [false, true] {
-                let mut parts = [0.0; 3];
-                near.contributions(grouped, &mut parts);
-                assert!(parts[1] == 0.0 && parts.iter().sum::<f32>() > 0.0, "{parts:?}");
-            }
-            seen += 1;
+        vector::on_each(|| {
+            let references = references(160);
+            let kernel = kernel(&references);
+            let mut tile = Tile::new(&Kernel::new([(Array2::eye(3).view(), None, None)].into_iter()), Some(&kernel));
+            tile.push(&[0.3, f32::NAN, -0.5], true);
+            let network = Kernel::new([(Array2::eye(3).view(), None, None)].into_iter());
+            tile.reconstruct(&network);
+            let mut seen = 0;
+            tile.near((&references, &kernel), |_, record, partial, room| {
+                let square = |at: usize| {
+                    let of = references.row(at);
+                    (f64::from(of[0] - 0.3).powi(2) + f64::from(of[2] + 0.5).powi(2)) / 2.0
+                };
+                let nearest = (0..160).map(square).fold(f64::INFINITY, f64::min).max(RESOLUTION);
+                let near = Near::new(&references, record, partial, room);
+                assert!((near.distances[0] - nearest).abs() < 1e-5, "{:?} {nearest}", near.distances);
+                for grouped in [false, true] {
+                    let mut parts = [0.0; 3];
+                    near.contributions(grouped, &mut parts);
+                    assert!(parts[1] == 0.0 && parts.iter().sum::<f32>() > 0.0, "{parts:?}");
+                }
+                seen += 1;
+            });
+            assert_eq!(seen, 1);
         });
-        assert_eq!(seen, 1);
     }
 
     /// Of windows of three records, some with gaps: references are newest records, and none is compared with itself.

@@ -10,6 +10,7 @@ use rand::{Rng, RngExt};
 use super::kernel::Kernel;
 use super::lanes;
 use super::settings::Activation;
+use crate::record::vector;
 
 /// Weights (inputs x outputs) and bias (outputs) of one layer. Also holds gradients and optimiser moments.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,7 +152,7 @@ impl Network {
 
     /// The same, ready for use.
     pub fn kernel(&self) -> Kernel {
-        self.kernel_at(Level::new())
+        self.kernel_at(vector::level())
     }
 
     /// For another processor.

@@ -1,7 +1,9 @@
 //! Where the numbers of a JSON text end, found for all of it before anything is read: then where to read on does not wait for a number, and
 //! several are read at once. The idea is that of Langdale & Lemire ("Parsing Gigabytes of JSON per Second", 2019, section 3.1).
 
-use fearless_simd::{Level, Simd, dispatch, prelude::*, u8x64};
+use fearless_simd::{Simd, dispatch, prelude::*, u8x64};
+
+use super::vector;
 
 /// Bytes of a word.
 const BYTES: usize = 64;
@@ -16,7 +18,7 @@ impl Ends {
     /// Looks at another text. Whether all of it is ASCII.
     pub fn find(&mut self, text: &[u8]) -> bool {
         self.words.clear();
-        dispatch!(Level::new(), simd => find(simd, text, &mut self.words))
+        dispatch!(vector::level(), simd => find(simd, text, &mut self.words))
     }
 
     /// The first end at `at` or after it.
@@ -67,21 +69,23 @@ mod tests {
 
     #[test]
     fn ends_are_where_they_are() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut found = Ends::default();
-        for _ in 0..20_000 {
-            let (length, highest) = (rng.random_range(0..300), if rng.random() { 0x7f } else { 0xff });
-            let byte = |_| match rng.random_range(0..40) {
-                0 => b" \n,}]\x1f"[rng.random_range(0..6)],
-                _ => rng.random_range(b'!'..=highest),
-            };
-            let text: Vec<u8> = (0..length).map(byte).collect();
-            assert_eq!(found.find(&text), text.is_ascii(), "{text:?}");
-            let is_end = |byte: &u8| *byte <= b' ' || b",}]".contains(byte);
-            for at in 0..length + 100 {
-                let expect = text.iter().enumerate().skip(at).find(|(_, byte)| is_end(byte)).map(|(at, _)| at);
-                assert_eq!(found.after(at), expect, "{at} in {text:?}");
+        vector::on_each(|| {
+            let mut rng = ChaCha8Rng::seed_from_u64(1);
+            let mut found = Ends::default();
+            for _ in 0..20_000 {
+                let (length, highest) = (rng.random_range(0..300), if rng.random() { 0x7f } else { 0xff });
+                let byte = |_| match rng.random_range(0..40) {
+                    0 => b" \n,}]\x1f"[rng.random_range(0..6)],
+                    _ => rng.random_range(b'!'..=highest),
+                };
+                let text: Vec<u8> = (0..length).map(byte).collect();
+                assert_eq!(found.find(&text), text.is_ascii(), "{text:?}");
+                let is_end = |byte: &u8| *byte <= b' ' || b",}]".contains(byte);
+                for at in 0..length + 100 {
+                    let expect = text.iter().enumerate().skip(at).find(|(_, byte)| is_end(byte)).map(|(at, _)| at);
+                    assert_eq!(found.after(at), expect, "{at} in {text:?}");
+                }
             }
-        }
+        });
     }
 }

@@ -23,6 +23,7 @@ mod stand_in;
 mod summary;
 mod time;
 mod trie;
+pub(crate) mod vector;
 mod walk;
 
 #[cfg(test)]
