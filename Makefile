@@ -4,17 +4,26 @@
 SHARE ?= 1
 FAULTS ?=
 
-.PHONY: test-faults fuzz bench-peers
+.PHONY: test-faults fuzz fuzz-decode bench-peers
 test-faults:
 	cargo test --release --test faults -- --share $(SHARE) $(FAULTS)
 
-# Any bytes as a message, for so many seconds; needs `cargo install cargo-fuzz` and a nightly compiler. `cargo test` feeds a million.
+# Any bytes as a message, for so many seconds, from the documents in fuzz/seeds on; needs `cargo install cargo-fuzz` and a nightly compiler.
+# `cargo test` feeds a million.
 SECONDS ?= 60
 
 fuzz:
-	cargo +nightly fuzz run payload -- -max_total_time=$(SECONDS)
+	mkdir -p fuzz/corpus/payload
+	cargo +nightly fuzz run payload fuzz/corpus/payload fuzz/seeds -- -max_total_time=$(SECONDS)
 
-# Parts of residua against libraries that are used from Python, which are installed into a virtual environment: one table of ratios.
+# So many documents, each read fast and by the whole grammar of JSON. `cargo test` compares 300,000.
+DOCUMENTS ?= 10000000
+
+fuzz-decode:
+	RESIDUA_DOCUMENTS=$(DOCUMENTS) cargo test --release --lib what_is_read_fast -- --nocapture
+
+# Parts of residua against libraries that are used from Python, which are installed into a virtual environment, and whole programs on a
+# real broker: ratios.
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
 
 bench-peers:

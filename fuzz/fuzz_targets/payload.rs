@@ -1,4 +1,5 @@
-//! Any bytes as the value of a message: judged with finite numbers, or refused with a reason; nothing panics.
+//! Any bytes as the value of a message: judged with finite numbers, or refused with a reason; nothing panics. And what is read fast is read as the whole
+//! grammar reads it.
 #![no_main]
 #![allow(dead_code, unused_imports)] // most of the core is not called here
 
@@ -62,6 +63,7 @@ impl Bench {
     }
 
     fn take(&mut self, value: &[u8]) {
+        assert!(std::str::from_utf8(value).map_or(true, |text| self.decoder.agrees(text)));
         self.offset += 1;
         let raw = raw(self.offset, value);
         match self.decoder.decode(&raw, &mut self.values) {

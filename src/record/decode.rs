@@ -138,7 +138,7 @@ impl Decoder {
     }
 
     /// What is read fast, if anything is, and what the whole grammar says.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn fast_and_slow<'a>(
         &mut self,
         text: &'a str,
@@ -153,6 +153,18 @@ impl Decoder {
         let found = json::read(text.as_bytes(), &self.ends, &mut self.trie, &mut self.seen, fast);
         self.seen.fill(false);
         (found, self.read_slowly(text.as_bytes(), slow))
+    }
+
+    /// Whether what is read fast, if anything is, is what the whole grammar says, bit for bit.
+    #[cfg(fuzzing)]
+    pub fn agrees(&mut self, text: &str) -> bool {
+        let (mut fast, mut slow) = (vec![0.0; self.features.len()], vec![0.0; self.features.len()]);
+        match self.fast_and_slow(text, &mut fast, &mut slow) {
+            (None, _) => true,
+            (Some(found), expected) => {
+                expected == Ok(found) && fast.iter().zip(&slow).all(|(a, b)| a.to_bits() == b.to_bits())
+            }
+        }
     }
 
     /// With the whole grammar of the format.

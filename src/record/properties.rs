@@ -262,6 +262,26 @@ fn spaced(rng: &mut ChaCha8Rng, value: &[u8]) -> Vec<u8> {
     text
 }
 
+/// Documents that readers of JSON have stumbled over, or may: what `make fuzz` begins with.
+const SEEDS: [&[u8]; 16] = [
+    include_bytes!("../../fuzz/seeds/control.json"),
+    include_bytes!("../../fuzz/seeds/cut.json"),
+    include_bytes!("../../fuzz/seeds/digits.json"),
+    include_bytes!("../../fuzz/seeds/escaped.json"),
+    include_bytes!("../../fuzz/seeds/long_text.json"),
+    include_bytes!("../../fuzz/seeds/mark.json"),
+    include_bytes!("../../fuzz/seeds/missing.json"),
+    include_bytes!("../../fuzz/seeds/other_members.json"),
+    include_bytes!("../../fuzz/seeds/plain.json"),
+    include_bytes!("../../fuzz/seeds/ranges.json"),
+    include_bytes!("../../fuzz/seeds/reordered.json"),
+    include_bytes!("../../fuzz/seeds/spaced.json"),
+    include_bytes!("../../fuzz/seeds/trailing.json"),
+    include_bytes!("../../fuzz/seeds/twice.json"),
+    include_bytes!("../../fuzz/seeds/wrong_types.json"),
+    include_bytes!("../../fuzz/seeds/zeros.json"),
+];
+
 /// So many documents, unless this variable said another number when the test was compiled.
 const DIFFERENTIAL: usize = 300_000;
 const DOCUMENTS: Option<&str> = option_env!("RESIDUA_DOCUMENTS");
@@ -277,7 +297,10 @@ fn what_is_read_fast_is_read_as_the_whole_grammar_reads_it() {
     let (mut fast, mut slow) = ([0.0; 5], [0.0; 5]);
     let mut counts = [0; 2];
     for round in 0..rounds {
-        let mut value = document(&mut rng);
+        let mut value = match round % 16 {
+            1 => SEEDS[round / 16 % SEEDS.len()].to_vec(),
+            _ => document(&mut rng),
+        };
         if round % 8 == 0 {
             // Digits at the borders of what a float holds.
             let text = String::from_utf8(value).unwrap();
