@@ -100,9 +100,23 @@ pub(crate) struct InputContext {
     topic: String,
     closing: AtomicBool,
     pending: Mutex<VecDeque<Rebalance>>,
+    /// Whether anything is pending: asked with every record, and changed under the lock of that.
+    any_pending: AtomicBool,
     observed: Mutex<Option<Observed>>,
     /// By librdkafka's clock, since when the group's coordinator is out of reach, µs: what it reports may be read late.
     away_since: Mutex<Option<i64>>,
+}
+
+impl InputContext {
+    fn next_rebalance(&self) -> Option<Rebalance> {
+        if !self.any_pending.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut pending = lock(&self.pending);
+        let next = pending.pop_front();
+        self.any_pending.store(!pending.is_empty(), Ordering::Release);
+        next
+    }
 }
 
 impl ClientContext for InputContext {
@@ -146,7 +160,9 @@ impl ConsumerContext for InputContext {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(partitions.clone()),
             _ => Rebalance::Revoke(partitions.clone()),
         };
-        lock(&self.pending).push_back(event);
+        let mut pending = lock(&self.pending);
+        pending.push_back(event);
+        self.any_pending.store(true, Ordering::Release);
     }
 }
 
@@ -186,6 +202,7 @@ impl Input {
             topic: settings.input.clone(),
             closing: AtomicBool::new(false),
             pending: Mutex::default(),
+            any_pending: AtomicBool::new(false),
             observed: Mutex::default(),
             away_since: Mutex::default(),
         };
@@ -208,8 +225,7 @@ impl Input {
     /// The next record or rebalance, waiting for at most `timeout`. `Idle` does not mean that the log is at its end.
     pub fn poll(&mut self, timeout: Duration) -> Result<Polled<'_>> {
         // Before further records: under load there is always one more, and the group waits.
-        let rebalance = lock(&self.consumer.context().pending).pop_front();
-        if let Some(rebalance) = rebalance {
+        if let Some(rebalance) = self.consumer.context().next_rebalance() {
             self.asked = true;
             return Ok(match rebalance {
                 Rebalance::Assign(p) => {
