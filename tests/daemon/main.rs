@@ -18,6 +18,7 @@ mod models;
 mod reconstructions;
 mod reload;
 mod rights;
+mod same;
 mod secure;
 mod setting;
 mod state;

@@ -5,7 +5,7 @@
 //! both wrote is compared line by line. Recovery is the time until every partition has output for a record written after the fault:
 //! from the signal for kill -9, from the end of the fault for the others.
 //!
-//! `make test-faults` runs all of it (hours); `cargo test` a short run with 1,000 records a second. Arguments: `--share 0.1`, `--only kill,stop`,
+//! `make test-faults` runs all of it (hours); without `--share` it is a short run, with 1,000 records a second. Arguments: `--share 0.1`, `--only kill,stop`,
 //! `--delivery exactly-once`; `--only cost` measures instead what checkpoints and transactions cost, `--only memory` what one, a
 //! thousand and a hundred thousand series take.
 
@@ -36,7 +36,7 @@ use support::{Broker, Cluster, PATIENCE, plant, residua, wait_for};
 /// Longest time after a fault until every partition has new output.
 const RECOVERY_MAX: Duration = Duration::from_secs(240);
 const SESSION: Duration = Duration::from_secs(6);
-/// Share of the faults in `cargo test`: each that is asked for once.
+/// Share of the faults if none is said: each that is asked for once.
 const SHORT: f64 = f64::MIN_POSITIVE;
 /// Steps of the plant that the model is learned from.
 const TRAINING_STEPS: usize = 120;

@@ -17,7 +17,7 @@ pub const MACHINES: usize = 200;
 pub const PARTITIONS: usize = 8;
 /// Records per second: more than the 3,000 that are asked for.
 pub const RATE: f64 = 3_400.0;
-/// In `cargo test`: three brokers that have just started, and programs that are not optimised, leave not more of two cores.
+/// Of the short run: three brokers that have just started, and programs that are not optimised, leave no time for more on two cores.
 pub const RATE_SHORT: f64 = 1_000.0;
 /// Steps made at a time.
 const STEPS: usize = 2;

@@ -256,7 +256,7 @@ fn machines_fail(scene: &mut Scene) {
     let over = AtomicBool::new(false);
     let broker = &scene.cluster.broker;
     let (prometheus, topic) = (&scene.prometheus, &scene.topic);
-    // Incidents take a while each; to compare records with those of the training takes many of them.
+    // Steps at once. Incidents take their time, however many records come; only the comparison with the training records needs many.
     let pace = AtomicUsize::new(1);
     let names = [
         "ResiduaIncident",
@@ -350,13 +350,13 @@ fn the_group_does_not_rest(scene: &mut Scene) {
 fn a_broker_dies(scene: &mut Scene) {
     scene.wait_until("residua_ready == 1");
     scene.cluster.control(&["kill", "2"]);
-    scene.fires("ResiduaPartitionsWait");
-    // What has a leader still arrives, and cannot be written about.
+    // What has a leader still arrives, and cannot be written about: then it is asked where to go on, and some partitions have no leader.
     let broker = &scene.cluster.broker;
     let producer = broker.producer(&[("message.timeout.ms", "3000")]);
     for message in plant::records(1, 0..20, &[]) {
         support::send(&producer, &scene.topic, &message);
     }
+    scene.fires("ResiduaPartitionsWait");
     scene.fires("ResiduaNotReady");
     scene.fires("ResiduaBehind");
     scene.fires("ResiduaCommitsFail");
