@@ -65,6 +65,9 @@ pub fn compare(python: &str) {
     for (what, took) in &best {
         println!("{what:<46} {:>9.0} ns {:>21.1}x", 1e9 * took, took / best[0].1);
     }
+    if let [_, (_, python), (fastest, ours), ..] = best.as_slice() {
+        println!("Python takes {:.1}x as much as {fastest}", python / ours);
+    }
     scaling::measure(broker, &topic, &models[2].1);
     latency::measure(broker, &models[1].1);
 }
