@@ -361,9 +361,12 @@ mod tests {
             (20..ROWS - 20).step_by(80).for_each(|row| disturb(&mut values, row..row + 6, 4.0));
             found(&table(4, values)).len()
         };
-        // One of them may stand out by chance, and what follows it.
+        // In one plant some may stand out by chance, and once these are gone, more; but it ends there.
         let counts: Vec<usize> = (1..6).map(left_out).collect();
-        assert!(counts.iter().filter(|count| **count > 0).count() <= 1 && counts.iter().all(|n| *n < 60), "{counts:?}");
+        assert!(
+            counts.iter().filter(|count| **count > 0).count() <= 1 && counts.iter().all(|n| *n <= ROWS / 20),
+            "{counts:?}"
+        );
     }
 
     #[test]
