@@ -215,7 +215,13 @@ impl Layer {
         let x: [&[Column]; G] = std::array::from_fn(|g| &from[g * stride..][..self.inputs]);
         let (weights, bias) = (self.weights.as_chunks::<N>().0, self.bias.as_chunks::<N>().0);
         for (at, (weights, bias)) in weights.chunks_exact(self.inputs).zip(bias).enumerate() {
-            let mut sums: [[f32x16<S>; N]; G] = [bias.map(|bias| f32x16::splat(simd, bias)); G];
+            let mut sums = [[f32x16::splat(simd, 0.0); N]; G];
+            for o in 0..N {
+                let bias = f32x16::splat(simd, bias[o]);
+                for g in 0..G {
+                    sums[g][o] = bias;
+                }
+            }
             for (i, weights) in weights.iter().enumerate() {
                 let x: [f32x16<S>; G] = std::array::from_fn(|g| f32x16::load_array_ref(simd, &x[g][i].0));
                 for o in 0..N {
