@@ -166,6 +166,21 @@ fn no_file_is_unsafe_and_none_is_a_hall() {
     }
 }
 
+/// The compiler puts `array::map` and `array::from_fn` into the code around them in one program and not in the next; where it does not, every vector
+/// goes through memory, and the kernel takes twice as long. A loop over the places is always put there.
+#[test]
+fn no_vector_is_made_by_a_closure_of_an_array() {
+    let through_closure = |line: &&str| line.contains("simd") && (line.contains("from_fn(") || line.contains(".map("));
+    let mut seen = 0;
+    for (_, path, code) in sources().iter().filter(|(.., code)| code.contains("use fearless_simd")) {
+        seen += 1;
+        let found: Vec<&str> = code.lines().filter(through_closure).collect();
+        assert!(found.is_empty(), "{}: {found:?}", path.display());
+    }
+    assert!(seen > 2, "the vector code was not found");
+    assert!(through_closure(&"let sums = [bias.map(|bias| f32x16::splat(simd, bias)); G];"));
+}
+
 #[test]
 fn the_rule_itself_can_fail() {
     assert!(!may_use("record", "model"));

@@ -212,18 +212,22 @@ impl Layer {
         to: &mut [Column],
         stride: usize,
     ) {
-        let x: [&[Column]; G] = std::array::from_fn(|g| &from[g * stride..][..self.inputs]);
+        let from: [&[Column]; G] = std::array::from_fn(|g| &from[g * stride..][..self.inputs]);
         let (weights, bias) = (self.weights.as_chunks::<N>().0, self.bias.as_chunks::<N>().0);
+        let zero = f32x16::splat(simd, 0.0);
         for (at, (weights, bias)) in weights.chunks_exact(self.inputs).zip(bias).enumerate() {
-            let mut sums = [[f32x16::splat(simd, 0.0); N]; G];
+            let mut sums = [[zero; N]; G];
             for o in 0..N {
                 let bias = f32x16::splat(simd, bias[o]);
-                for g in 0..G {
-                    sums[g][o] = bias;
+                for sums in &mut sums {
+                    sums[o] = bias;
                 }
             }
             for (i, weights) in weights.iter().enumerate() {
-                let x: [f32x16<S>; G] = std::array::from_fn(|g| f32x16::load_array_ref(simd, &x[g][i].0));
+                let mut x = [zero; G];
+                for g in 0..G {
+                    x[g] = f32x16::load_array_ref(simd, &from[g][i].0);
+                }
                 for o in 0..N {
                     let weight = f32x16::splat(simd, weights[o]);
                     for g in 0..G {
@@ -274,7 +278,10 @@ impl Layer {
         to: &mut [Column],
     ) {
         let weights: [&[Column]; B] = std::array::from_fn(|b| &weights[b * self.inputs..][..self.inputs]);
-        let mut sums: [f32x16<S>; B] = std::array::from_fn(|b| f32x16::load_array_ref(simd, &bias[b].0));
+        let mut sums = [f32x16::splat(simd, 0.0); B];
+        for b in 0..B {
+            sums[b] = f32x16::load_array_ref(simd, &bias[b].0);
+        }
         for i in 0..self.inputs {
             let x = f32x16::splat(simd, from[i / LANES].0[i % LANES]);
             for b in 0..B {

@@ -83,7 +83,10 @@ fn first<S: Simd>(simd: S, n: usize) -> mask32x16<S> {
 /// In an order of its own, which does not depend on the processor.
 #[inline(always)]
 fn sum<S: Simd>(values: f32x16<S>) -> f64 {
-    let mut all = values.to_array().map(f64::from);
+    let mut all = [0.0; LANES];
+    for (all, value) in all.iter_mut().zip(values.as_array()) {
+        *all = f64::from(*value);
+    }
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             all[i] += all[i + half];
@@ -349,8 +352,9 @@ impl Follow {
     ) {
         dispatch!(vector::level(), simd => for at in sixteens(n) {
             let input = read(simd, &input[at..], 0.0);
-            let seen = [&state[mean + at..], &state[average + at..], &residual[at..], &usual[at..]];
-            let seen = seen.map(|values| read(simd, values, 0.0));
+            let (before, slow) = (read(simd, &state[mean + at..], 0.0), read(simd, &state[average + at..], 0.0));
+            let (newest, usual) = (read(simd, &residual[at..], 0.0), read(simd, &usual[at..], 0.0));
+            let seen = [before, slow, newest, usual];
             let [moved, followed, left] = self.of(simd, seen, read(simd, &scale[at..], 1.0), input);
             write(n - at, moved, &mut state[mean + at..]);
             write(n - at, followed, &mut state[average + at..]);
@@ -415,7 +419,7 @@ pub fn errors(
     parts: &mut [f32],
 ) -> Errors {
     dispatch!(vector::level(), simd => {
-        let [zero, one] = [0.0, 1.0].map(|value| f32x16::splat(simd, value));
+        let (zero, one) = (f32x16::splat(simd, 0.0), f32x16::splat(simd, 1.0));
         let (mut sums, mut squares, mut present) = (zero, zero, zero);
         for at in sixteens(n) {
             let input = read(simd, &input[at..], 0.0);

@@ -169,6 +169,14 @@ impl Member {
         self.own.iter().enumerate().map(of).collect()
     }
 
+    /// How many standard deviations of the residual on held-out records each feature of the newest record of an input lies above what is rebuilt of it,
+    /// or below (negative); NaN where it is missing.
+    pub fn off(&self, input: &[f32], rebuilt: &[f32]) -> Vec<f32> {
+        let newest = rebuilt.len() - self.own.len();
+        let of = |j: usize| (input[j] - rebuilt[j] + self.residuals.mean[j]) / self.residuals.scale[j];
+        (newest..rebuilt.len()).map(of).collect()
+    }
+
     /// The statistic of residuals alone (rows x inputs, NaN where missing).
     pub fn statistics(&self, residuals: &Array2<f32>, features: usize) -> Vec<Statistic> {
         let mut parts = vec![0.0; features];

@@ -446,6 +446,11 @@ impl Model {
         self.members.last().map(|member| member.expected(input, rebuilt)).unwrap_or_default()
     }
 
+    /// How far each feature of the newest record is from what is rebuilt of it: see `Member::off`.
+    pub(crate) fn off(&self, input: &[f32], rebuilt: &[f32]) -> Vec<f32> {
+        self.members.last().map(|member| member.off(input, rebuilt)).unwrap_or_default()
+    }
+
     /// The statistic that decides, from the residual of the last network. `parts`: one per feature.
     pub(crate) fn statistic(&self, residual: &[f32], input: &[f32], parts: &mut [f32]) -> Statistic {
         self.members.last().map(|member| member.statistic(residual, input, parts)).unwrap_or_default()
