@@ -15,15 +15,7 @@ use serde_json::Value;
 #[path = "support/record.rs"]
 mod record;
 
-use record::{FIELDS, RECORD_BYTES, name, raw, records};
-
-/// The usual way: a tree of everything, then one lookup per feature.
-fn decode_by_value(bytes: &[u8], names: &[String], values: &mut [f64]) {
-    let tree: Value = serde_json::from_slice(bytes).expect("the record is JSON");
-    for (name, value) in names.iter().zip(values) {
-        *value = tree.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
-    }
-}
+use record::{FIELDS, RECORD_BYTES, decode_by_value, name, raw, records};
 
 /// A registry of one schema.
 struct One(String);

@@ -9,6 +9,7 @@ use rdkafka::message::Message as _;
 
 use crate::program::{PARTITIONS, records, serve};
 use crate::support::{self, Broker, Outgoing};
+use crate::table::{self, Goal};
 
 const RATE: usize = 10_000;
 const SECONDS: usize = 20;
@@ -20,8 +21,10 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// After the last alert.
 const PATIENCE: Duration = Duration::from_secs(5);
 const COMMIT_INTERVAL_MS: u64 = 100; // residua's default
+/// So much later than the commit interval an alert may be.
+const LATE: Duration = Duration::from_millis(50);
 
-/// Prints a line. `model`: a file.
+/// Prints lines of the table. `model`: a file.
 pub fn measure(broker: &Broker, model: &str) {
     let topic = support::topic("peers-latency");
     broker.create_topic(&topic, PARTITIONS, &[]);
@@ -56,13 +59,12 @@ pub fn measure(broker: &Broker, model: &str) {
     assert!(late.len() > RATE * SECONDS / STRANGE / 2, "{} alerts", late.len());
     late.sort_unstable();
     let quantile = |share: f64| late[((late.len() - 1) as f64 * share) as usize];
-    println!(
-        "{} alerts at {RATE} records/s, from produced to readable: median {} ms, 99 % within {} ms, all within {} ms; commit interval {COMMIT_INTERVAL_MS} ms",
-        late.len(),
-        quantile(0.5),
-        quantile(0.99),
-        quantile(1.0),
-    );
+    let limit = Duration::from_millis(COMMIT_INTERVAL_MS) + LATE;
+    for (part, goal) in [(0.5, Goal::None), (0.99, Goal::AtMost(1.0)), (1.0, Goal::None)] {
+        let what = format!("{:.0} % of {} alerts readable within", 100.0 * part, late.len());
+        let rival = format!("commit interval and 50 ms; {RATE} records/s");
+        table::line(&what, &rival, quantile(part) as f64 / 1e3, limit.as_secs_f64(), goal);
+    }
 }
 
 /// As many a second as `RATE` once the first has gone, for which a producer connects; some of them strange.

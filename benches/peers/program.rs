@@ -13,6 +13,7 @@ use rdkafka::message::Message as _;
 
 use crate::record::{FIELDS, name};
 use crate::support::{self, Broker, Outgoing, PATIENCE, Process, residua, wait_for};
+use crate::table::{self, Goal};
 use crate::{latency, scaling};
 
 pub const RECORDS: usize = 1_000_000;
@@ -25,7 +26,7 @@ pub const TICKS: f64 = 100.0;
 /// Longest that a program may take for all records.
 pub const TIME_MAX: Duration = Duration::from_secs(180);
 
-/// Prints one line for each program. `python`: the interpreter with the libraries.
+/// Prints lines of the table. `python`: the interpreter with the libraries.
 pub fn compare(python: &str) {
     let Some(broker) = support::kafka() else { return };
     let dir = tempfile::tempdir().expect("a folder");
@@ -46,13 +47,10 @@ pub fn compare(python: &str) {
     for round in 0..ROUNDS {
         let mut took = vec![
             ("a loop that only consumes".to_owned(), printed(Command::new(&itself).arg("--consume").args(given))),
-            (
-                "Python: confluent-kafka, orjson, onnxruntime".to_owned(),
-                printed(Command::new(python).arg(script).args(given)),
-            ),
+            ("confluent-kafka, orjson, onnxruntime".to_owned(), printed(Command::new(python).arg(script).args(given))),
         ];
         for (profile, model) in &models {
-            took.push((format!("residua, {profile}"), worked_off(broker, &topic, model, round)));
+            took.push((format!("whole program, {profile}"), worked_off(broker, &topic, model, round)));
         }
         for (at, (what, took)) in took.into_iter().enumerate() {
             match best.get_mut(at) {
@@ -61,12 +59,13 @@ pub fn compare(python: &str) {
             }
         }
     }
-    println!("{:<46} {:>12} {:>22}", "a record from the broker", "processor", "of the bare loop's");
-    for (what, took) in &best {
-        println!("{what:<46} {:>9.0} ns {:>21.1}x", 1e9 * took, took / best[0].1);
-    }
-    if let [_, (_, python), (fastest, ours), ..] = best.as_slice() {
-        println!("Python takes {:.1}x as much as {fastest}", python / ours);
+    if let [(bare, least), (python, theirs), programs @ ..] = best.as_slice() {
+        for (at, (what, took)) in programs.iter().enumerate() {
+            table::line(what, bare, *took, *least, if at == 0 { Goal::AtMost(2.0) } else { Goal::None });
+        }
+        let (fastest, ours) = &programs[0];
+        table::line(fastest, python, *ours, *theirs, Goal::Faster(4.0));
+        table::line(python, bare, *theirs, *least, Goal::None);
     }
     scaling::measure(broker, &topic, &models[2].1);
     latency::measure(broker, &models[1].1);

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use ndarray::{Array1, Array2, Axis};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -10,6 +11,10 @@ use residua::model::{Activation, Kernel, Room};
 
 pub const SHAPES: [[usize; 5]; 3] = [[38, 24, 8, 24, 38], [100, 64, 16, 64, 100], [256, 128, 32, 128, 256]];
 pub const BATCH: usize = 256;
+
+/// Multiply-adds of one look at the peak, and independent sums, more than the units need to be busy.
+const WORK: usize = 20_000_000;
+const SUMS: usize = 16;
 
 pub struct Network {
     kernel: Kernel,
@@ -67,4 +72,30 @@ pub fn timed(count: usize, mut run: impl FnMut()) -> f64 {
     let since = Instant::now();
     (0..count).for_each(|_| run());
     since.elapsed().as_secs_f64() / count as f64
+}
+
+pub fn multiply_adds(shape: [usize; 5]) -> usize {
+    shape.windows(2).map(|w| w[0] * w[1]).sum()
+}
+
+/// Seconds of a multiply-add, where there is nothing else to do.
+pub fn peak() -> f64 {
+    timed(1, || {
+        black_box(dispatch!(Level::new(), simd => multiply_add(simd, WORK)));
+    }) / WORK as f64
+}
+
+#[inline(always)]
+fn multiply_add<S: Simd>(simd: S, times: usize) -> f32 {
+    let mut sums = [S::f32s::splat(simd, 1.0); SUMS];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = S::f32s::splat(simd, i as f32);
+    }
+    let (factor, term) = (S::f32s::splat(simd, black_box(0.5)), S::f32s::splat(simd, black_box(1.0)));
+    for _ in 0..times / (SUMS * S::f32s::LEN) {
+        for sum in &mut sums {
+            *sum = sum.mul_add(factor, term);
+        }
+    }
+    sums.iter().flat_map(|sum| sum.as_slice().to_vec()).sum()
 }
