@@ -35,6 +35,8 @@ use support::{Broker, Cluster, PATIENCE, plant, residua, wait_for};
 
 /// Longest time after a fault until every partition has new output.
 const RECOVERY_MAX: Duration = Duration::from_secs(240);
+/// Memory that an instance may have in the worst moment: some 30 MiB at rest, and two workers' queues of 16 MiB from and to Kafka.
+const MEMORY_MAX_MIB: u64 = 96;
 const SESSION: Duration = Duration::from_secs(6);
 /// Share of the faults if none is said: each that is asked for once.
 const SHORT: f64 = f64::MIN_POSITIVE;
@@ -286,6 +288,7 @@ impl Lab<'_> {
         let (records, rate) = stream.end();
         self.await_end(&topic, "wild");
         let memory_mib = fleet.end();
+        assert!(memory_mib <= MEMORY_MAX_MIB, "{memory_mib} MiB: expected at most {MEMORY_MAX_MIB}, whatever happens");
         let undisturbed = Fleet::start(&calm, 1);
         self.await_end(&topic, "calm");
         undisturbed.end();

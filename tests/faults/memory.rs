@@ -27,6 +27,10 @@ fn run_with(lab: &Lab<'_>, series: usize) {
     let checked = residua(&["check", "--connect", "--create-topics"], &config).wait(PATIENCE);
     assert!(checked.status.success(), "{checked:?}");
     let estimate = checked.stdout.lines().find(|line| line.starts_with("memory:")).expect("an estimate").to_owned();
+    // "about B bytes for each series (...), and Q while a checkpoint holds all of them"
+    let numbers: Vec<u64> = estimate.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [each, queued, ..] = numbers.as_slice() else { panic!("no two numbers in {estimate:?}") };
+    let expected_kib = series as u64 * (each + queued) / 1024;
 
     let process = start(&config);
     let idle = resident_kib(process.id());
@@ -51,6 +55,12 @@ fn run_with(lab: &Lab<'_>, series: usize) {
     let restored = resident_kib(process.id());
     process.signal("TERM");
     assert!(process.wait(PATIENCE).status.success());
+
+    // What is in flight: two workers' queues from Kafka, and as much beside them.
+    let most = idle + expected_kib + 2 * 16 * 1024 + 32 * 1024;
+    for (when, kib) in [("with all series", loaded), ("restored", restored)] {
+        assert!(kib <= most, "{series} series, {when}: {kib} KiB, expected at most {most}; {estimate}");
+    }
 
     // Of few series, what is in flight takes most of it.
     let each = |kib: u64| match (kib.saturating_sub(idle) * 1024) as f64 / series as f64 {
