@@ -78,14 +78,14 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
             if let Some(chart) = &mut chart {
                 let Scored { score, flagged } = scored[row];
                 let labelled = records.labels.get(row).copied().unwrap_or(false);
-                chart.add(row, score, flagged, labelled, detector.contributions(index));
+                chart.add(row, score, flagged, labelled, &detector.off(index).unwrap_or_default());
             }
             Ok(())
         })?;
     let judged = &scored[args.train_rows..];
     write_scores(&args.out, args.train_rows, judged).with_context(|| format!("write {}", args.out.display()))?;
     if let Some(path) = &args.incidents {
-        incidents::write(path, &incidents)?;
+        incidents::write(path, &incidents, &records.times)?;
     }
     let flagged = judged.iter().filter(|s| s.flagged).count();
     let learned = told(&model, &args.alarms.alarms, "rows");
@@ -115,6 +115,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
             learned: &learned,
             alarms,
             sensors: &names,
+            times: &records.times,
             quality: quality.as_ref(),
             incidents: &incidents,
         })?;

@@ -40,6 +40,8 @@ pub struct CsvRecords {
     pub table: Table,
     /// One per row, empty without a label column.
     pub labels: Vec<bool>,
+    /// The time of each row as the file has it; empty without such a column.
+    pub times: Vec<Box<str>>,
 }
 
 /// Reads the whole file. `label`: a column of 0 and 1 (anomaly) that is no feature.
@@ -59,7 +61,7 @@ pub fn read(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
 pub fn read_features(args: &CsvArgs, label: Option<&str>, schema: &Schema) -> Result<(CsvRecords, Vec<String>)> {
     let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
     let found = parse(file, args, label, Some(schema)).with_context(|| format!("read {}", args.file.display()))?;
-    let (found, labels) = (found.table, found.labels);
+    let CsvRecords { table: found, labels, times } = found;
     let places: Vec<Option<usize>> =
         schema.names().map(|name| found.schema.names().position(|other| other == name)).collect();
     let absent = schema.names().zip(&places).filter(|(_, place)| place.is_none());
@@ -69,7 +71,7 @@ pub fn read_features(args: &CsvArgs, label: Option<&str>, schema: &Schema) -> Re
         places.iter().map(move |place| place.map_or(f64::NAN, |at| row[at]))
     });
     let table = Table { values: values.collect(), schema: schema.clone(), ..found };
-    Ok((CsvRecords { table, labels }, absent))
+    Ok((CsvRecords { table, labels, times }, absent))
 }
 
 /// Writes the file again, as plain CSV, with the features of the schema as `values` have them (by row, in the schema's order; None: as they were); but not
@@ -133,6 +135,7 @@ struct Columns {
     features: Vec<(usize, String)>,
     series: Option<usize>,
     label: Option<usize>,
+    time: Option<usize>,
 }
 
 fn parse(
@@ -146,7 +149,7 @@ fn parse(
     let names = columns.features.iter().map(|(_, name)| name.parse());
     let schema = Schema::new(names.collect::<Result<_, _>>()?)?;
     let mut table = Table { schema, values: Vec::new(), series: Vec::new(), names: Vec::new() };
-    let mut labels = Vec::new();
+    let (mut labels, mut times) = (Vec::new(), Vec::new());
     let mut known = std::collections::HashMap::new();
     let mut row = StringRecord::new();
     while reader.read_record(&mut row)? {
@@ -169,8 +172,9 @@ fn parse(
             }
         };
         table.series.push(index);
+        times.extend(columns.time.map(|column| row.get(column).unwrap_or_default().into()));
     }
-    Ok(CsvRecords { table, labels })
+    Ok(CsvRecords { table, labels, times })
 }
 
 fn columns(header: &StringRecord, args: &CsvArgs, label: Option<&str>, wanted: Option<&Schema>) -> Result<Columns> {
@@ -204,7 +208,17 @@ fn columns(header: &StringRecord, args: &CsvArgs, label: Option<&str>, wanted: O
     if features.is_empty() {
         bail!("find features: every column is ignored, or the time, series or label");
     }
-    Ok(Columns { features, series, label })
+    let is_time = |&(column, name): &(usize, &str)| {
+        Some(column) != series
+            && Some(column) != label
+            && args.timestamp.as_ref().map_or_else(
+                || name.eq_ignore_ascii_case(TIMESTAMP) && !args.ignore.iter().any(|ignored| ignored == name),
+                |time| name == time,
+            )
+            && !features.iter().any(|(feature, _)| *feature == column)
+    };
+    let time = header.iter().enumerate().find(is_time).map(|(column, _)| column);
+    Ok(Columns { features, series, label, time })
 }
 
 /// Whether a row is labelled an anomaly.

@@ -46,16 +46,19 @@ pub fn over<'a>(told: &'a [Told], names: &'a [String]) -> impl Iterator<Item = F
     })
 }
 
-/// Writes them as CSV.
-pub fn write(path: &Path, incidents: &[Found]) -> Result<()> {
+/// Writes them as CSV. `times`: of each row of the file; or none, and the columns of times are left out.
+pub fn write(path: &Path, incidents: &[Found], times: &[Box<str>]) -> Result<()> {
     let file = File::create(path).with_context(|| format!("write {}", path.display()))?;
     let mut table = ::csv::Writer::from_writer(file);
-    table.write_record(["series", "start_row", "end_row", "flagged", "peak_score", "peak_row", "sensors"])?;
+    let head = ["series", "start_row", "end_row", "flagged", "peak_score", "peak_row", "sensors"];
+    let timed: &[&str] = if times.is_empty() { &[] } else { &["start_time", "end_time", "peak_time"] };
+    table.write_record(head.iter().chain(timed))?;
     for Found { series, start, end, flagged, peak, peak_row, sensors } in incidents {
         let sensors: Vec<String> = sensors.iter().map(|(name, share)| format!("{name} {share:.3}")).collect();
         let numbers = [start.to_string(), end.to_string(), flagged.to_string(), peak.to_string(), peak_row.to_string()];
         let cells = [&[series.clone()][..], &numbers, &[sensors.join("; ")]].concat();
-        table.write_record(&cells)?;
+        let of_rows = [start, end, peak_row].into_iter().filter_map(|row| times.get(*row)).map(AsRef::as_ref);
+        table.write_record(cells.iter().map(String::as_str).chain(of_rows))?;
     }
     Ok(table.flush()?)
 }

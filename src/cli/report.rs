@@ -12,7 +12,7 @@ use super::quality::{Alarms, Quality};
 /// Points of the score's line, and columns of the heat map: rows beyond that share one, which shows their largest value.
 const POINTS: usize = 1_200;
 const COLUMNS: usize = 240;
-/// Sensors in the heat map: those with the largest part in any score.
+/// Sensors in the heat map: those that were farthest off.
 const SENSORS: usize = 40;
 /// Incidents in the table; there may be more, the first ones are shown.
 const INCIDENTS: usize = 500;
@@ -24,8 +24,11 @@ pub const MARGIN: u32 = 8;
 const STRIPE: u32 = 16;
 /// Smaller scores are drawn as this.
 const LEAST: f64 = 0.02;
-/// Part of a score below which a cell stays empty.
-const FAINT: f32 = 0.1;
+/// Standard deviations of a residual at which a cell begins to show, and at which it is as dark as can be.
+const FAINT: f32 = 3.0;
+const DARK: f32 = 30.0;
+/// Below the score, where it is told by time; a longer text is cut.
+const TIMES: usize = 6;
 
 /// What the page is about.
 pub struct Subject<'a> {
@@ -34,6 +37,8 @@ pub struct Subject<'a> {
     pub learned: &'a str,
     pub alarms: Alarms,
     pub sensors: &'a [String],
+    /// Of each row of the file, as it has them; or none.
+    pub times: &'a [Box<str>],
     /// Where there are labels.
     pub quality: Option<&'a Quality>,
     pub incidents: &'a [Found],
@@ -45,7 +50,7 @@ pub struct Chart {
     scores: Vec<f64>,
     flagged: Vec<Range<usize>>,
     labelled: Vec<Range<usize>>,
-    /// By sensor: columns.
+    /// By sensor: columns; standard deviations, the farthest from 0 of its rows.
     heat: Vec<Vec<f32>>,
     flags: usize,
 }
@@ -57,15 +62,14 @@ impl Chart {
         Chart { rows, scores, flagged: Vec::new(), labelled: Vec::new(), heat, flags: 0 }
     }
 
-    /// Takes the next row in. `parts`: what each sensor contributed to the score, in any unit.
-    pub fn add(&mut self, row: usize, score: f64, flagged: bool, labelled: bool, parts: &[f32]) {
+    /// Takes the next row in. `off`: how many standard deviations each sensor lies above what is rebuilt of it, or below; or nothing.
+    pub fn add(&mut self, row: usize, score: f64, flagged: bool, labelled: bool, off: &[f32]) {
         let at = |places: usize| (row - self.rows.start) * places / self.rows.len().max(1);
         let (point, column) = (at(self.scores.len()), at(self.heat.first().map_or(0, Vec::len)));
         self.scores[point] = self.scores[point].max(score);
-        let total: f32 = parts.iter().sum();
-        if total > 0.0 && total.is_finite() {
-            for (stripe, part) in self.heat.iter_mut().zip(parts) {
-                stripe[column] = stripe[column].max(score as f32 * part / total);
+        for (stripe, off) in self.heat.iter_mut().zip(off) {
+            if off.abs() > stripe[column].abs() {
+                stripe[column] = *off;
             }
         }
         self.flags += usize::from(flagged);
@@ -97,29 +101,38 @@ impl Chart {
         )?;
         page += "<h2>Score</h2><p>Of each row; 1 is the threshold. <span class=flagged>Flagged</span>";
         page += if subject.quality.is_some() { ", <span class=labelled>labelled as anomalous</span>." } else { "." };
-        page += &self.line()?;
-        page +=
-            "<h2>Sensors</h2><p>What each sensor has in the score, the darker the more; at 1 it is flagged by itself.";
+        page += &self.line(subject.times)?;
+        write!(
+            page,
+            "<h2>Residuals</h2><p>How far each sensor is off what is rebuilt of it: <span class=flagged>above</span>, <span class=below>below</span>; \
+             from {FAINT} standard deviations of training (faint) to {DARK}. Rows that share a column show the farthest."
+        )?;
         page += &self.heat_map(subject.sensors)?;
         page += "<h2>Incidents</h2>";
+        let apart = subject.incidents.iter().any(|incident| !incident.series.is_empty());
         if subject.incidents.is_empty() {
             page += "<p>None.";
         } else {
-            page += "<table><tr><th>rows<th>series<th>flagged<th>peak<th>mostly";
+            page += "<table><tr><th>rows";
+            page += if subject.times.is_empty() { "" } else { "<th>time" };
+            page += if apart { "<th>series" } else { "" };
+            page += "<th>flagged<th>peak<th>mostly";
         }
         for incident in subject.incidents.iter().take(INCIDENTS) {
             let Found { series, start, end, flagged, peak, sensors, .. } = incident;
             let mostly: Vec<String> =
                 sensors.iter().map(|(name, share)| format!("{} ({:.0} %)", escape(name), 100.0 * share)).collect();
-            write!(
-                page,
-                "<tr><td>{start} to {end}<td>{}<td class=number>{flagged}<td class=number>{peak:.2}<td>{}",
-                escape(series),
-                mostly.join(", ")
-            )?;
+            write!(page, "<tr><td>{start} to {end}")?;
+            if let (Some(from), Some(to)) = (subject.times.get(*start), subject.times.get(*end)) {
+                write!(page, "<td>{} to {}", escape(from), escape(to))?;
+            }
+            if apart {
+                write!(page, "<td>{}", escape(series))?;
+            }
+            write!(page, "<td class=number>{flagged}<td class=number>{peak:.2}<td>{}", mostly.join(", "))?;
         }
         if subject.incidents.len() > INCIDENTS {
-            write!(page, "<tr><td colspan=5>And {} more.", subject.incidents.len() - INCIDENTS)?;
+            write!(page, "<tr><td colspan=6>And {} more.", subject.incidents.len() - INCIDENTS)?;
         }
         page += if subject.incidents.is_empty() { "" } else { "</table>" };
         if let Some(quality) = subject.quality {
@@ -132,7 +145,8 @@ impl Chart {
         Ok(page)
     }
 
-    fn line(&self) -> Result<String> {
+    /// `times`: of each row of the file; none: rows are told by their number.
+    fn line(&self, times: &[Box<str>]) -> Result<String> {
         let mut svg = String::new();
         {
             let root = SVGBackend::with_string(&mut svg, (WIDTH, 320)).into_drawing_area();
@@ -149,7 +163,8 @@ impl Chart {
                 .configure_mesh()
                 .disable_x_mesh()
                 .light_line_style(TRANSPARENT)
-                .x_label_formatter(&|x| format!("{x:.0}"))
+                .x_labels(if times.is_empty() { 2 * TIMES } else { TIMES })
+                .x_label_formatter(&|x| times.get(*x as usize).map_or(format!("{x:.0}"), |time| short(time)))
                 .y_labels(5)
                 .y_label_formatter(&|y| format!("{y}"))
                 .draw()
@@ -175,7 +190,7 @@ impl Chart {
     }
 
     fn heat_map(&self, sensors: &[String]) -> Result<String> {
-        let strongest = |stripe: &[f32]| stripe.iter().copied().fold(0.0, f32::max);
+        let strongest = |stripe: &[f32]| stripe.iter().copied().map(f32::abs).fold(0.0, f32::max);
         let mut order: Vec<usize> = (0..self.heat.len()).collect();
         order.sort_by(|&a, &b| strongest(&self.heat[b]).total_cmp(&strongest(&self.heat[a])));
         order.truncate(SENSORS);
@@ -191,13 +206,13 @@ impl Chart {
                 let top = margin + line as i32 * STRIPE as i32;
                 let name = Text::new(short(&sensors[sensor]), (margin, top + 1), ("sans-serif", 12));
                 root.draw(&name).map_err(drawing)?;
-                for (column, &part) in self.heat[sensor].iter().enumerate().filter(|(_, part)| **part >= FAINT) {
-                    // From a tenth of the threshold to ten times it.
-                    let strength = f64::from((part.log10() + 1.0) / 2.0).clamp(0.05, 1.0);
+                for (column, &off) in self.heat[sensor].iter().enumerate().filter(|(_, off)| off.abs() >= FAINT) {
+                    let strength = f64::from((off.abs() / FAINT).ln() / (DARK / FAINT).ln()).clamp(0.05, 1.0);
+                    let color = if off > 0.0 { FLAGGED } else { BELOW };
                     let x = |column: i32| left + column * width / columns.max(1);
                     let (from, to) = (x(column as i32), x(column as i32 + 1));
                     let cell = [(from, top), (to.max(from + 1), top + STRIPE as i32 - 2)];
-                    root.draw(&Rectangle::new(cell, FLAGGED.mix(strength).filled())).map_err(drawing)?;
+                    root.draw(&Rectangle::new(cell, color.mix(strength).filled())).map_err(drawing)?;
                 }
             }
             root.present().map_err(drawing)?;
@@ -208,12 +223,13 @@ impl Chart {
 
 const SCORE: RGBColor = RGBColor(31, 41, 51);
 pub const FLAGGED: RGBColor = RGBColor(200, 55, 30);
+const BELOW: RGBColor = RGBColor(31, 90, 160);
 const LABELLED: RGBColor = RGBColor(70, 130, 200);
 
 pub const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1220px;margin:2em auto;padding:0 1em;color:#1f2933;background:#fff}\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}svg{max-width:100%;height:auto;display:block}\
 table{border-collapse:collapse}td,th{padding:.15em 1.2em .15em 0;text-align:left;vertical-align:top}.number{text-align:right;font-variant-numeric:tabular-nums}\
-.flagged{color:#c8371e}.labelled{background:#c1d6ee}code{font-size:.95em}";
+.flagged{color:#c8371e}.below{color:#1f5aa0}.labelled{background:#c1d6ee}code{font-size:.95em}";
 
 pub fn drawing<E: std::error::Error + Send + Sync + 'static>(error: DrawingAreaErrorKind<E>) -> anyhow::Error {
     anyhow!("draw: {error}")
@@ -248,14 +264,17 @@ mod tests {
         let mut chart = Chart::new(100..5_100, 2);
         for row in 100..5_100 {
             let odd = (1_000..1_010).contains(&row) || row == 3_000;
-            chart.add(row, if odd { 4.0 } else { 0.5 }, odd, row == 3_000, &[3.0, 1.0]);
+            let off = if row == 3_000 { -7.0 } else { 3.0 };
+            chart.add(row, if odd { 4.0 } else { 0.5 }, odd, row == 3_000, &[off, f32::NAN]);
         }
         let ends = |spans: &[Range<usize>]| spans.iter().map(|s| (s.start, s.end)).collect::<Vec<_>>();
         assert_eq!(ends(&chart.flagged), [(1_000, 1_010), (3_000, 3_001)]);
         assert_eq!(ends(&chart.labelled), [(3_000, 3_001)]);
         assert_eq!((chart.scores.len(), chart.heat[0].len(), chart.flags), (POINTS, COLUMNS, 11));
         assert_eq!(chart.scores.iter().filter(|s| **s == 4.0).count(), 3 + 1);
-        assert_eq!(chart.heat[0].iter().copied().fold(0.0, f32::max), 3.0);
+        assert_eq!(chart.heat[0].iter().filter(|off| **off == -7.0).count(), 1);
+        assert_eq!(chart.heat[0].iter().filter(|off| **off == 3.0).count(), COLUMNS - 1);
+        assert!(chart.heat[1].iter().all(|off| *off == 0.0), "missing");
         assert_eq!(ends(&merged(&chart.flagged, 1_990).collect::<Vec<_>>()), [(1_000, 3_001)]);
     }
 
@@ -278,12 +297,13 @@ mod tests {
             learned: "<i>",
             alarms: Alarms { accepted: AlarmBudget::default(), incidents: true, labelled: false, count: 1, rows: 3 },
             sensors: &sensors,
+            times: &["<u>".into(), "b".into(), "c".into()],
             quality: None,
             incidents: &[incident],
         };
         let page = chart.page(&subject).unwrap();
         assert!(
-            page.contains("&lt;b&gt;")
+            page.contains("<td>&lt;u&gt; to c<td>&lt;b&gt;<td class=number>3")
                 && page.contains("&lt;i&gt;. ")
                 && page.contains("a&amp;b (100 %)")
                 && page.contains("&lt;script&gt;")

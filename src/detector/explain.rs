@@ -82,6 +82,14 @@ impl Detector {
         self.unscaled(index, |_, _, rebuilt| rebuilt.iter().map(|r| if r.is_finite() { *r } else { 0.0 }).collect())
     }
 
+    /// How many standard deviations of training each feature of record `index` of the last judged batch lies above what the network that decides
+    /// makes of it, or below (negative); NaN = missing. None of a warming record. Valid until the next `observe`. Costs one forward pass.
+    pub fn off(&mut self, index: usize) -> Option<Vec<f32>> {
+        let last = self.model.members() - 1;
+        self.pass(last, index)?;
+        Some(self.model.off(self.input(last, index)?, self.tiles.last()?.reconstruction(0)))
+    }
+
     /// What is expected of each feature of it: that, of what is far off without what is only copied.
     fn expected(&mut self, index: usize) -> Option<Vec<f64>> {
         self.unscaled(index, Model::expected)
