@@ -65,7 +65,6 @@ pub fn compare(python: &str) {
         }
         let (fastest, ours) = &programs[0];
         table::line(fastest, python, *ours, *theirs, Goal::Faster(4.0));
-        table::line(python, bare, *theirs, *least, Goal::None);
     }
     scaling::measure(broker, &topic, &models[2].1);
     latency::measure(broker, &models[1].1);

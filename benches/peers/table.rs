@@ -13,7 +13,7 @@ pub enum Goal {
     None,
 }
 
-const WIDTHS: [usize; 6] = [46, 42, 11, 11, 8, 10];
+const WIDTHS: [usize; 6] = [50, 42, 10, 10, 8, 10];
 
 fn print(cells: [&str; 6]) {
     let [what, rival, ours, theirs, ratio, goal] = WIDTHS;

@@ -19,7 +19,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
 
-/// Lines from one place in the code within [`WINDOW`]; more are left out, and counted in a line before the next one.
+/// Lines from one place in the code within [`WINDOW`]; more are left out, which is said after the last and counted before the next one.
 const LINES_MAX: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -77,8 +77,8 @@ impl Repeats {
         Repeats { window, places: Mutex::default() }
     }
 
-    /// Whether a line from there is written at this time, and how many were left out before it.
-    fn see(&self, place: &'static str, now: Instant) -> (bool, u64) {
+    /// Whether a line from there is written at this time, and what is to be said with it.
+    fn see(&self, place: &'static str, now: Instant) -> Option<Said> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry(place).or_insert(Place { since: now, lines: 0, left_out: 0 });
         if now.saturating_duration_since(place.since) >= self.window {
@@ -86,11 +86,20 @@ impl Repeats {
         }
         if place.lines >= LINES_MAX {
             place.left_out += 1;
-            return (false, 0);
+            return None;
         }
         place.lines += 1;
-        (true, std::mem::take(&mut place.left_out))
+        Some(Said { left_out: std::mem::take(&mut place.left_out), is_last: place.lines == LINES_MAX })
     }
+}
+
+/// What is said beside a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Said {
+    /// Lines left out before it.
+    left_out: u64,
+    /// Whether the next ones are.
+    is_last: bool,
 }
 
 impl<S: Subscriber> Filter<S> for Repeats {
@@ -100,23 +109,36 @@ impl<S: Subscriber> Filter<S> for Repeats {
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         // The name of an event is its file and line.
-        let (written, left_out) = self.see(event.metadata().name(), Instant::now());
-        if left_out > 0 {
-            LEFT_OUT.set(left_out);
-        }
-        written
+        let said = self.see(event.metadata().name(), Instant::now());
+        said.is_some_and(|said| {
+            SAID.set(said);
+            true
+        })
     }
 }
 
 thread_local! {
     /// What [`Repeats`] has to say with the line that is about to be written by this thread: an event within an event would be lost.
-    static LEFT_OUT: Cell<u64> = const { Cell::new(0) };
+    static SAID: Cell<Said> = const { Cell::new(Said { left_out: 0, is_last: false }) };
 }
 
-/// A format, and before its line one that says how many like it were left out.
+/// A format, and around its line what is said of others like it.
 struct Counting<F> {
     format: F,
     json: bool,
+}
+
+impl<F> Counting<F> {
+    fn say(&self, writer: &mut Writer<'_>, said: &str, (name, number): (&str, u64)) -> fmt::Result {
+        if self.json {
+            writer.write_str(r#"{"timestamp":""#)?;
+            SystemTime.format_time(writer)?;
+            writeln!(writer, r#"","level":"INFO","message":"{said}","{name}":{number}}}"#)
+        } else {
+            SystemTime.format_time(writer)?;
+            writeln!(writer, "  INFO {said} {name}={number}")
+        }
+    }
 }
 
 impl<S, N, F> FormatEvent<S, N> for Counting<F>
@@ -126,19 +148,20 @@ where
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let left_out = LEFT_OUT.take();
+        let Said { left_out, is_last } = SAID.take();
         if left_out > 0 {
-            let said = "lines like the next one were left out";
-            if self.json {
-                writer.write_str(r#"{"timestamp":""#)?;
-                SystemTime.format_time(&mut writer)?;
-                writeln!(writer, r#"","level":"INFO","message":"{said}","left_out":{left_out}}}"#)?;
-            } else {
-                SystemTime.format_time(&mut writer)?;
-                writeln!(writer, "  INFO {said} left_out={left_out}")?;
-            }
+            self.say(&mut writer, "lines like the next one were left out", ("left_out", left_out))?;
         }
-        self.format.format_event(context, writer, event)
+        self.format.format_event(context, writer.by_ref(), event)?;
+        if is_last {
+            let seconds = WINDOW.as_secs();
+            self.say(
+                &mut writer,
+                "further lines like the last one are left out for a while",
+                ("seconds_at_most", seconds),
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -190,6 +213,10 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("something else").count(), 1, "{text}");
+        let told = |line: &str| {
+            line.ends_with("INFO further lines like the last one are left out for a while seconds_at_most=60")
+        };
+        assert_eq!(text.lines().position(told), Some(LINES_MAX as usize), "{text}");
     }
 
     #[test]
@@ -197,8 +224,9 @@ mod tests {
         let repeats = Repeats::within(WINDOW);
         let start = Instant::now();
         let seen: Vec<_> = (0..50).map(|_| repeats.see("here", start)).collect();
-        assert_eq!(seen.iter().filter(|(written, _)| *written).count(), 30);
-        assert_eq!(repeats.see("here", start + WINDOW), (true, 20));
-        assert_eq!(repeats.see("here", start + WINDOW), (true, 0));
+        assert_eq!(seen.iter().flatten().count(), 30);
+        assert_eq!(seen.iter().flatten().position(|said| said.is_last), Some(29));
+        assert_eq!(repeats.see("here", start + WINDOW), Some(Said { left_out: 20, is_last: false }));
+        assert_eq!(repeats.see("here", start + WINDOW), Some(Said::default()));
     }
 }
