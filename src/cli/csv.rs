@@ -74,7 +74,7 @@ pub fn read_features(args: &CsvArgs, label: Option<&str>, schema: &Schema) -> Re
     Ok((CsvRecords { table, labels, times }, absent))
 }
 
-/// Writes the file again, as plain CSV, with the features of the schema as `values` have them (by row, in the schema's order; None: as they were); but not
+/// Writes the file again, as plain CSV, with the features of the schema as `values` have them (by row, in the schema's order; None, NaN: as they were); but not
 /// those that are named as absent.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ pub fn rewrite(
         if !reader.read_record(&mut row)? {
             bail!("read {} again: it has fewer rows than before", args.file.display());
         }
-        let value = |place: &Option<usize>| values.as_ref()?.get((*place)?);
+        let value = |place: &Option<usize>| values.as_ref()?.get((*place)?).filter(|value| !value.is_nan());
         let cells = row.iter().zip(&places).map(|(cell, place)| match value(place) {
             Some(value) => Cow::Owned(value.to_string()),
             None => Cow::Borrowed(cell),

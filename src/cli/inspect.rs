@@ -80,7 +80,9 @@ fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
     )?;
     let range_width = own.len().max(26);
     writeln!(out, "  {:<name_width$}  {}  {own:<range_width$}  {:<9}  missing", "sensor", roles.join("  "), "noise")?;
-    for (sensor, SensorFacts { name, range: (least, most), missing, kept, noise }) in facts.into_iter().enumerate() {
+    for (sensor, SensorFacts { name, range: (least, most), missing, unknown, kept, noise }) in
+        facts.into_iter().enumerate()
+    {
         let kept: Vec<f64> = kept.into_iter().map(f64::from).collect();
         let shares = kept.iter().zip(&roles).map(|(kept, role)| {
             let width = role.len() - 2;
@@ -93,7 +95,7 @@ fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
         let brief = |v: f64| drift::brief(if v.abs() < 1e-4 * (to - from) { 0.0 } else { v });
         let range = if least == most { brief(from) } else { format!("{} to {}", brief(from), brief(to)) };
         let noise = brief(in_unit(noise) - in_unit(0.0));
-        let remark = remark(kept.last().copied().unwrap_or(0.0), least == most, missing);
+        let remark = remark(kept.last().copied().unwrap_or(0.0), least == most, (missing, unknown));
         let line = format!(
             "  {name:<name_width$}  {shares}  {range:<range_width$}  {noise:<9}  {:>5.1} %  {remark}",
             100.0 * missing
@@ -104,8 +106,9 @@ fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Why a sensor's part in an alarm is to be taken with care. `kept`: by the network that decides.
-fn remark(kept: f64, still: bool, missing: f64) -> &'static str {
+fn remark(kept: f64, still: bool, (missing, unknown): (f64, bool)) -> &'static str {
     match (still, missing, kept) {
+        _ if unknown => "too few values to judge by: it counts as missing",
         (_, 0.5.., _) => "mostly missing: hardly anything is known of it",
         (true, ..) => "stood still: any other value is strange",
         (.., ..=0.5) => "hardly follows from the code: only large errors show",

@@ -88,7 +88,13 @@ pub fn told(model: &Model, budget: &AlarmBudget, records: &str) -> String {
         TrainingSource::Network { .. } => "calibrated on",
         TrainingSource::File { .. } | TrainingSource::Topic { .. } => "learned from",
     };
-    format!("model {} {how} {} {records}{left_out}{apart}; {}", model.fingerprint(), rows.all, trust(model, budget))
+    let unknown = model.unknown().map_or(String::new(), |names| format!(", too few values to judge these by: {names}"));
+    format!(
+        "model {} {how} {} {records}{left_out}{apart}{unknown}; {}",
+        model.fingerprint(),
+        rows.all,
+        trust(model, budget)
+    )
 }
 
 /// How far what a model was learned from goes.

@@ -62,8 +62,11 @@ impl Detector {
         let total: f64 = parts.iter().copied().map(f64::from).sum();
         let mut sensors: Vec<Sensor<'_>> = Vec::with_capacity(features);
         for (j, name) in names.iter().enumerate() {
-            let imputed = values[j].is_nan();
-            let expected = expected[j];
+            let (imputed, expected) = (values[j].is_nan(), expected[j]);
+            // Nothing is known of it.
+            if expected.is_nan() {
+                continue;
+            }
             let share = if total > 0.0 && !imputed { f64::from(parts[j]) / total } else { 0.0 };
             sensors.push(Sensor { name, observed: (!imputed).then_some(values[j]), expected, share, imputed });
         }
@@ -76,8 +79,8 @@ impl Detector {
         Explanation { sensors, other_share, record_score }
     }
 
-    /// What the network that decides makes of record `index` of the last judged batch, in the feature's own unit. None of a warming record. Valid until
-    /// the next `observe`. Costs one forward pass.
+    /// What the network that decides makes of record `index` of the last judged batch, in the feature's own unit; NaN of what is unknown. None of a
+    /// warming record. Valid until the next `observe`. Costs one forward pass.
     pub fn rebuilt(&mut self, index: usize) -> Option<Vec<f64>> {
         self.unscaled(index, |_, _, rebuilt| rebuilt.iter().map(|r| if r.is_finite() { *r } else { 0.0 }).collect())
     }
@@ -123,10 +126,12 @@ impl Detector {
         let (features, newest) = (clean.len(), &input[width - clean.len()..]);
         let values = batch.values.get(index * features..(index + 1) * features)?;
         let unscaled = |j: usize, scaled: f32| model.unscale(j, memory, scaled);
-        let value = |(j, (clean, observed)): (usize, (f32, &f64))| match observed.is_nan() {
-            true => unscaled(j, clean),
+        let value = |(j, (clean, observed)): (usize, (f32, &f64))| match (observed.is_nan(), unscaled(j, clean)) {
+            // Nothing is known of it.
+            (false, clean) if clean.is_nan() => *observed,
+            (true, clean) => clean,
             // A reading from which nothing is taken stays as it is, to the last digit.
-            false => observed + (unscaled(j, clean) - unscaled(j, newest[j])),
+            (false, clean) => observed + (clean - unscaled(j, newest[j])),
         };
         Some(clean.into_iter().zip(values).enumerate().map(value).collect())
     }
@@ -167,7 +172,8 @@ impl Detector {
                 observed: Some(input[newest + j]).filter(|v| !v.is_nan()).map(|v| model.unscale(j, &state.memory, v)),
                 expected: model.unscale(j, &state.memory, expected[j]),
             };
-            let sensors = order.into_iter().take(SENSORS_SHOWN).map(sensor).collect();
+            let sensors =
+                order.into_iter().map(sensor).filter(|now| !now.expected.is_nan()).take(SENSORS_SHOWN).collect();
             Some(Open { series, incident, sensors })
         };
         found.into_iter().filter_map(now).collect()

@@ -298,7 +298,7 @@ impl Reader<'_> {
             return Err(value("number of networks", count, "1 for records without an order"));
         }
         let scaler =
-            Scaler { mean: self.wide("scaler.mean", features)?, scale: self.positive("scaler.scale", features)? };
+            Scaler { mean: self.means("scaler.mean", features)?, scale: self.positive("scaler.scale", features)? };
         if let Some(v) = scaler.mean.iter().chain(&scaler.scale).find(|v| v.abs() > UNIT_MAX) {
             return Err(value("scaler", v, &format!("at most {UNIT_MAX:e}")));
         }
@@ -543,6 +543,16 @@ impl Reader<'_> {
         match values.iter().find(|v| !v.is_finite()) {
             None => Ok(values),
             Some(v) => Err(value(name, v, "finite numbers")),
+        }
+    }
+
+    /// Finite, or NaN: unknown.
+    fn means(&self, name: &str, n: usize) -> Result<Vec<f64>, ArtifactError> {
+        let (numbers, _) = self.bytes(name, Dtype::F64, &[n])?.as_chunks();
+        let values: Vec<f64> = numbers.iter().map(|b| f64::from_le_bytes(*b)).collect();
+        match values.iter().find(|v| v.is_infinite()) {
+            None => Ok(values),
+            Some(v) => Err(value(name, v, "finite numbers, or none")),
         }
     }
 

@@ -17,6 +17,8 @@ pub struct SensorFacts<'a> {
     pub range: (f32, f32),
     /// Share of the training records in which it is missing.
     pub missing: f64,
+    /// Whether it has so few values there that all count as missing.
+    pub unknown: bool,
     /// Of each network, the share of the sensor's variance over held-out records that survives being compressed and rebuilt.
     pub kept: Vec<f32>,
     /// Standard deviation of the sensor's noise, scaled, as the network that decides sees it.
@@ -134,8 +136,15 @@ impl Model {
         self.schema().names().zip(&self.known.reference.sensors).enumerate().map(|(j, (name, sensor))| {
             let kept = self.members.iter().map(|member| member.kept[j]).collect();
             let noise = self.members.last().map_or(0.0, |member| member.noise[j].deviation);
-            SensorFacts { name, range: sensor.range(), missing: sensor.missing(), kept, noise }
+            let unknown = self.known.scaler.is_unknown(j);
+            SensorFacts { name, range: sensor.range(), missing: sensor.missing(), unknown, kept, noise }
         })
+    }
+
+    /// Names of those of which there were too few values, if any: "a, b".
+    pub fn unknown(&self) -> Option<String> {
+        let names: Vec<&str> = self.sensors().filter(|sensor| sensor.unknown).map(|sensor| sensor.name).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// How many numbers the first network compresses to.

@@ -68,6 +68,20 @@ pub fn count(features: usize, records: usize, ordered: bool) -> usize {
     most.min(records) / GROUP * GROUP
 }
 
+/// Which of `rows`, by their place among them, may be remembered: those that lack nothing, if there are enough, but what all of them lack. Where a value is
+/// filled in, a record that has one seems farther away than it is.
+fn whole(seen: &Inputs, rows: &[usize]) -> Vec<usize> {
+    let features = seen.rows.features;
+    let record = |row: usize| seen.rows.window(row, 1);
+    let mut never = vec![true; features];
+    for row in rows {
+        never.iter_mut().zip(record(*row)).for_each(|(never, v)| *never &= v.is_nan());
+    }
+    let lacks = |row: usize| record(row).iter().zip(&never).any(|(v, never)| v.is_nan() && !never);
+    let whole: Vec<usize> = (0..rows.len()).filter(|at| !lacks(rows[*at])).collect();
+    if whole.len() < FEW { (0..rows.len()).collect() } else { whole }
+}
+
 /// Which of `records` are remembered, in random order: groups must not be of records that followed each other.
 fn choose(features: usize, records: usize, ordered: bool, seed: u64) -> Vec<usize> {
     index::sample(&mut ChaCha8Rng::seed_from_u64(seed), records, count(features, records, ordered)).into_vec()
@@ -99,7 +113,8 @@ impl Neighbours {
         told: impl Fn() -> Result<(), FitError>,
     ) -> Result<Learned, FitError> {
         let features = seen.rows.features;
-        let chosen = choose(features, rows.len(), ordered, seed);
+        let whole = whole(seen, rows);
+        let chosen = choose(features, whole.len(), ordered, seed).into_iter().map(|at| whole[at]).collect::<Vec<_>>();
         let mut references = Array2::zeros((chosen.len(), features));
         let of_chosen: Vec<usize> = chosen.iter().map(|at| rows[*at]).collect();
         rebuilt(seen, &of_chosen, network, None, |start, tile| {
@@ -277,11 +292,13 @@ mod tests {
         let rows = SeriesRows::new(&table, &scaler);
         let seen = Inputs::new(&rows, View { window: 3, context: false, clip: 0.0 });
         let all = rows.split(3).all_rows();
+        let complete = all.iter().filter(|row| !rows.window(**row, 1).iter().any(|v| v.is_nan())).count();
+        assert!(complete + 20 < all.len());
         let network = Network::new(6, 8, 3, Activation::Relu, &mut ChaCha8Rng::seed_from_u64(1));
         for ordered in [true, false] {
             let learned = Neighbours::learn(&seen, &all, &network, (ordered, 1), || Ok(())).unwrap();
             let references = &learned.neighbours.references;
-            assert_eq!(references.nrows(), count(2, all.len(), ordered));
+            assert_eq!(references.nrows(), count(2, complete, ordered));
             assert_eq!(learned.distances.len(), all.len());
             let mut whole = 0;
             for (row, distances) in all.iter().zip(&learned.distances) {

@@ -12,10 +12,12 @@ const CONSTANT: f64 = 1e-9;
 /// Training values beyond this count as missing: no sensor means them (the widest known distance is some 1e27 m), but a
 /// largest float stands for "no value" here and there.
 const TRAINING_MAX: f64 = 1e30;
+/// A feature that is missing from most training records, with fewer values than this, is unknown: they say nothing of how it varies.
+pub const KNOWN_MIN: usize = 30;
 /// Scaled values are cut here: far beyond any reading, far within f32 even after squares and sums.
 pub const SCALED_MAX: f32 = 1e6;
 
-/// Mean and scale of each feature (f64, in the feature's unit), scales positive.
+/// Mean and scale of each feature (f64, in the feature's unit), scales positive. The mean of one that is unknown is NaN: all its values count as missing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaler {
     pub mean: Vec<f64>,
@@ -23,7 +25,7 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// Over all rows of the table; missing values are left out, a feature without any value gets mean 0 and scale 1.
+    /// Over all rows of the table; missing values are left out.
     pub fn fit(table: &Table) -> Self {
         Self::of(table, &(0..table.rows()).collect::<Vec<_>>())
     }
@@ -34,7 +36,7 @@ impl Scaler {
         Self { mean, scale }
     }
 
-    /// `values` and `out`: one value per feature. NaN (missing) stays NaN, all else is finite afterwards. `own`: means and scales of
+    /// `values` and `out`: one value per feature. NaN (missing) stays NaN, as does what is unknown; all else is finite afterwards. `own`: means and scales of
     /// the series, in units of these; empty where it has the common ones.
     pub fn scale(&self, values: &[f64], own: &[f32], out: &mut [f32]) {
         let cut = |z: f64| (z as f32).clamp(-SCALED_MAX, SCALED_MAX);
@@ -60,7 +62,12 @@ impl Scaler {
         values.iter().zip(out).filter(|(x, _)| !is_trained_on(**x)).for_each(|(_, o)| *o = f32::NAN);
     }
 
-    /// A scaled value of feature `j` in its own unit again.
+    /// Whether nothing is known of feature `j`.
+    pub fn is_unknown(&self, j: usize) -> bool {
+        self.mean[j].is_nan()
+    }
+
+    /// A scaled value of feature `j` in its own unit again; NaN of one that is unknown.
     pub fn unscale(&self, j: usize, own: &[f32], scaled: f32) -> f64 {
         let mut z = f64::from(scaled);
         if !own.is_empty() {
@@ -82,12 +89,13 @@ pub(super) fn moves(deviation: f64, size: f64) -> bool {
 
 fn moments(table: &Table, rows: &[usize], j: usize) -> (f64, f64) {
     let present = || rows.iter().map(|&i| table.row(i)[j]).filter(|v| is_trained_on(*v));
-    let n = present().count().max(1) as f64;
+    let count = present().count();
+    if count < KNOWN_MIN && 2 * count < rows.len() {
+        return (f64::NAN, 1.0);
+    }
+    let n = count.max(1) as f64;
     let mean = present().sum::<f64>() / n;
     let sd = (present().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
-    if present().next().is_none() {
-        return (0.0, 1.0);
-    }
     let size = present().map(f64::abs).fold(0.0, f64::max);
     let sd = sd.max(discrete_floor(present()));
     // A constant sensor has no scale of its own; its size is the only hint at its unit.
@@ -123,6 +131,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mostly_missing_with_few_values_is_unknown() {
+        let fitted = |present: usize, all: usize| {
+            let values = (0..all).map(|i| if i < present { i as f64 } else { f64::NAN });
+            Scaler::fit(&table(1, values.collect()))
+        };
+        for (present, all, unknown) in
+            [(0, 1, true), (0, 400, true), (29, 59, true), (29, 58, false), (30, 9_000, false), (3, 5, false)]
+        {
+            assert_eq!(fitted(present, all).is_unknown(0), unknown, "{present} of {all}");
+        }
+        let mut out = [0.0];
+        fitted(3, 400).scale(&[1.0], &[], &mut out);
+        assert!(out[0].is_nan(), "{out:?}");
+    }
+
+    #[test]
     fn scales_have_floors_for_near_discrete_and_constant_features() {
         let many: Vec<f64> = (0..11).map(f64::from).collect();
         check(&many, 5.0, 10f64.sqrt());
@@ -137,7 +161,6 @@ mod tests {
     fn missing_and_absurd_training_values_are_left_out() {
         check(&[f64::NAN, 1.0, 3.0, f64::NAN], 2.0, 1.0);
         check(&[1.0, 3.0, f64::from(f32::MAX), -1e300], 2.0, 1.0);
-        check(&[f64::NAN; 3], 0.0, 1.0);
     }
 
     #[test]

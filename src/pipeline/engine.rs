@@ -70,12 +70,12 @@ struct CleanLine<'a> {
     missing: Vec<&'a str>,
 }
 
-/// Names and numbers, as a JSON object.
+/// Names and numbers, as a JSON object; without those that are none: nothing is known of them.
 struct Values<'a>(&'a [String], &'a [f64]);
 
 impl Serialize for Values<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().zip(self.1))
+        serializer.collect_map(self.0.iter().zip(self.1).filter(|(_, value)| !value.is_nan()))
     }
 }
 

@@ -172,6 +172,9 @@ impl Learner<'_> {
                         "some of the history looks like faults and was not learned from"
                     );
                 }
+                if let Some(features) = model.unknown() {
+                    tracing::warn!(features, "too few values in the history to judge these by: they count as missing");
+                }
                 if let Some((series, learning)) = model.scaled_apart() {
                     tracing::info!(
                         series,

@@ -396,6 +396,32 @@ fn missing_values_are_imputed_and_take_no_share() {
     assert!(score.is_finite());
 }
 
+/// A dozen of its values were seen, all other training records lack it: nothing it says makes a difference, and it is not accused.
+#[test]
+fn a_sensor_of_which_too_little_is_known_counts_as_missing() {
+    for values in [plant(1, 1500, 4), plane(1, 1500, 4, 3)] {
+        let lacking = |(at, value): (usize, f64)| if at % 4 == 2 && at >= 48 { f64::NAN } else { value };
+        let model = fit(&table(4, values.into_iter().enumerate().map(lacking).collect()), ModelSettings::default());
+        assert_eq!(model.unknown().as_deref(), Some("f2"));
+        let model = Arc::new(Model::from_bytes(&model.to_bytes().unwrap()).unwrap());
+        let (mut with, mut without, mut scored) = (detector(&model), detector(&model), 0);
+        for (i, row) in plant(2, 60, 4).chunks_exact(4).enumerate() {
+            let strange = [row[0], row[1], 1e6 * i as f64, row[3]];
+            with.observe(of("s"), &strange);
+            without.observe(of("s"), &[row[0], row[1], f64::NAN, row[3]]);
+            assert_eq!(with.judge().first().and_then(bits), without.judge().first().and_then(bits));
+            if let Some(rebuilt) = with.rebuilt(0) {
+                scored += 1;
+                let named: Vec<&str> = with.explain(0).sensors.iter().map(|sensor| sensor.name).collect();
+                assert_eq!((named.len(), named.contains(&"f2"), rebuilt[2].is_nan()), (3, false, true), "{named:?}");
+                assert_eq!(with.clean(0).unwrap()[2], strange[2]);
+                assert!(with.open(9).iter().flat_map(|open| &open.sensors).all(|now| now.sensor != 2));
+            }
+        }
+        assert!(scored > 40, "{scored}");
+    }
+}
+
 /// Four strange records, then ordinary ones: as long as they are flagged for its sake, its sensor is named, and they are not accused.
 #[test]
 fn the_sensor_that_made_the_score_is_named_as_long_as_the_score_is_smoothed() {
