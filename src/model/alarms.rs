@@ -31,7 +31,9 @@ impl Default for AlarmBudget {
 
 /// A text that is no alarm budget.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read alarm budget {0:?}: expected \"N per M records\" with 0 < N < M, for example \"1 per 10000 records\"")]
+#[error(
+    "read alarm budget {0:?}: expected \"N per M records\" with whole numbers 0 < N < M, for example \"1 per 10000 records\""
+)]
 pub struct AlarmBudgetError(String);
 
 impl FromStr for AlarmBudget {

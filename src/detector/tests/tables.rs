@@ -140,3 +140,17 @@ fn readings_that_repeat_are_no_alarm() {
     assert!(flagged < 10, "{flagged} of 3000");
     assert!(judged(&mut detector, &[1.5]).1, "another reading");
 }
+
+/// Nine of ten training records lacked a sensor that all have now: an ordinary value of it is not strange, another is.
+#[test]
+fn a_sensor_that_training_mostly_lacked_is_no_alarm_by_itself() {
+    let mut values = plane(1, 1_500, 5, 3);
+    values.iter_mut().skip(2).step_by(5).enumerate().filter(|(i, _)| i % 10 > 0).for_each(|(_, v)| *v = f64::NAN);
+    let mut detector = of_rows(5, values);
+    let fresh = plane(1, 2_500, 5, 3);
+    let flagged = fresh[1_500 * 5..].chunks_exact(5).filter(|row| judged(&mut detector, row).1).count();
+    assert!(flagged <= 5, "{flagged} of 1000");
+    let mut odd = fresh[1_500 * 5..][..5].to_vec();
+    odd[2] += 20.0;
+    assert!(judged(&mut detector, &odd).1);
+}
