@@ -41,7 +41,8 @@ fn run_with(lab: &Lab<'_>, series: usize) {
     let ends = lab.ends(&name);
     wait_for("the group to commit the end of the input", RECOVERY_MAX, || {
         let committed = broker.committed(&group, &name);
-        ends.iter().zip(committed).all(|(end, c)| c.is_some_and(|c| c > *end)).then_some(())
+        // Of a partition without a record nothing is committed.
+        ends.iter().zip(committed).all(|(end, c)| *end < 0 || c.is_some_and(|c| c > *end)).then_some(())
     });
     // So that a checkpoint holds all of them.
     std::thread::sleep(Duration::from_secs(5));
