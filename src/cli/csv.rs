@@ -40,7 +40,7 @@ pub struct CsvRecords {
     pub table: Table,
     /// One per row, empty without a label column.
     pub labels: Vec<bool>,
-    /// The time of each row as the file has it; empty without such a column.
+    /// The time of each row as the file has it; empty without such a column, and unless asked for.
     pub times: Vec<Box<str>>,
 }
 
@@ -49,8 +49,17 @@ pub struct CsvRecords {
 /// # Errors
 /// The file cannot be read, a named column does not exist, or a cell is no number; with line and column.
 pub fn read(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
+    read_as(args, label, false)
+}
+
+/// The same, with the times of the rows.
+pub fn read_timed(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
+    read_as(args, label, true)
+}
+
+fn read_as(args: &CsvArgs, label: Option<&str>, timed: bool) -> Result<CsvRecords> {
     let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
-    parse(file, args, label, None).with_context(|| format!("read {}", args.file.display()))
+    parse(file, args, (label, timed), None).with_context(|| format!("read {}", args.file.display()))
 }
 
 /// Reads the features of a model, whatever their order, and no other column. Those that the file lacks are missing in every row; their names come
@@ -60,7 +69,8 @@ pub fn read(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
 /// As `read`, or if it has none of them.
 pub fn read_features(args: &CsvArgs, label: Option<&str>, schema: &Schema) -> Result<(CsvRecords, Vec<String>)> {
     let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
-    let found = parse(file, args, label, Some(schema)).with_context(|| format!("read {}", args.file.display()))?;
+    let found =
+        parse(file, args, (label, false), Some(schema)).with_context(|| format!("read {}", args.file.display()))?;
     let CsvRecords { table: found, labels, times } = found;
     let places: Vec<Option<usize>> =
         schema.names().map(|name| found.schema.names().position(|other| other == name)).collect();
@@ -141,7 +151,7 @@ struct Columns {
 fn parse(
     source: impl Read + 'static,
     args: &CsvArgs,
-    label: Option<&str>,
+    (label, timed): (Option<&str>, bool),
     wanted: Option<&Schema>,
 ) -> Result<CsvRecords> {
     let mut reader = ReaderBuilder::new().from_reader(unzipped(source)?);
@@ -172,7 +182,7 @@ fn parse(
             }
         };
         table.series.push(index);
-        times.extend(columns.time.map(|column| row.get(column).unwrap_or_default().into()));
+        times.extend(columns.time.filter(|_| timed).map(|column| row.get(column).unwrap_or_default().into()));
     }
     Ok(CsvRecords { table, labels, times })
 }
@@ -271,7 +281,8 @@ mod tests {
 
     #[test]
     fn columns_become_features_series_and_labels() {
-        let got = parse(bytes(PLANT), &args(&[], Some("pump"), None), Some("label"), None).unwrap();
+        let got = parse(bytes(PLANT), &args(&[], Some("pump"), None), (Some("label"), true), None).unwrap();
+        assert_eq!(got.times, ["1", "2", "3"].map(Box::from));
         assert_eq!(got.table.schema.names().map(|n| n.to_string()).collect::<Vec<_>>(), ["flow", "valve"]);
         assert_eq!(got.table.series, [0, 1, 0]);
         assert_eq!(got.table.names, ["a", "b"]);
@@ -284,7 +295,8 @@ mod tests {
     #[test]
     fn numbers_that_stand_for_no_value_are_missing() {
         let given = CsvArgs { missing: vec![-9999.0], ..args(&[], None, None) };
-        let got = parse(bytes("a,b\n-9999,1\n2,0\n"), &given, Some("b"), None).unwrap();
+        let got = parse(bytes("a,b\n-9999,1\n2,0\n"), &given, (Some("b"), true), None).unwrap();
+        assert!(got.times.is_empty());
         assert!(got.table.values[0].is_nan() && got.table.values[1] == 2.0, "{:?}", got.table.values);
     }
 
@@ -293,7 +305,8 @@ mod tests {
         let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         zip.write_all(PLANT.as_bytes()).unwrap();
         let zipped = std::io::Cursor::new(zip.finish().unwrap());
-        let got = parse(zipped, &args(&["pump", "label"], None, None), None, None).unwrap();
+        let got = parse(zipped, &args(&["pump", "label"], None, None), (None, false), None).unwrap();
+        assert!(got.times.is_empty());
         assert_eq!((got.table.rows(), got.table.names.len(), got.labels.len()), (3, 1, 0));
     }
 
@@ -301,7 +314,7 @@ mod tests {
     fn errors_name_line_column_and_value() {
         #[track_caller]
         fn check(text: &str, args: &CsvArgs, expect: &str) {
-            let error = parse(bytes(text), args, None, None).map(|_| ()).unwrap_err();
+            let error = parse(bytes(text), args, (None, false), None).map(|_| ()).unwrap_err();
             let got = format!("{error:#}");
             assert!(got.contains(expect), "{got:?} does not say {expect:?}");
         }

@@ -93,8 +93,14 @@ fn sensors(model: &Model, out: &mut impl Write) -> io::Result<()> {
         let [from, to] = [least, most].map(in_unit);
         // What is nothing beside the range is rounding.
         let brief = |v: f64| drift::brief(if v.abs() < 1e-4 * (to - from) { 0.0 } else { v });
-        let range = if least == most { brief(from) } else { format!("{} to {}", brief(from), brief(to)) };
-        let noise = brief(in_unit(noise) - in_unit(0.0));
+        let range = if unknown {
+            String::new()
+        } else if least == most {
+            brief(from)
+        } else {
+            format!("{} to {}", brief(from), brief(to))
+        };
+        let noise = if unknown { String::new() } else { brief(in_unit(noise) - in_unit(0.0)) };
         let remark = remark(kept.last().copied().unwrap_or(0.0), least == most, (missing, unknown));
         let line = format!(
             "  {name:<name_width$}  {shares}  {range:<range_width$}  {noise:<9}  {:>5.1} %  {remark}",

@@ -27,7 +27,7 @@ const LEAST: f64 = 0.02;
 /// Standard deviations of a residual at which a cell begins to show, and at which it is as dark as can be.
 const FAINT: f32 = 3.0;
 const DARK: f32 = 30.0;
-/// Below the score, where it is told by time; a longer text is cut.
+/// Labels of the score's axis, where the file has times.
 const TIMES: usize = 6;
 
 /// What the page is about.

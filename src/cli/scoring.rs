@@ -23,7 +23,7 @@ pub struct Subject {
 /// Records per call of the detector; any number gives the same scores.
 const BATCH: usize = 256;
 
-/// For all rows of a file, however many series they are of: they are in memory already. `adopt_after`: in records, as the times of rows are not read.
+/// For all rows of a file, however many series they are of: they are in memory already. `adopt_after`: in records, as the times of rows are only shown.
 pub fn detector(model: &Arc<Model>, alarms: AlarmBudget, adopt_after: u64) -> Detector {
     let adopt_after = Span::Records(adopt_after);
     let settings = DetectorSettings { alarms, adopt_after, ..DetectorSettings::default() };
@@ -45,7 +45,7 @@ pub fn score(
     let rows: Vec<usize> = (skip..table.rows()).filter(|&i| table.has_values(i)).collect();
     for batch in rows.chunks(BATCH) {
         for &row in batch {
-            // A file is one partition. Its times are not read: rows follow one another, however far apart, and stand for them.
+            // A file is one partition. Its times are only shown: rows follow one another, however far apart, and stand for them.
             let arrival = Arrival {
                 position: Position { partition: PartitionId(0), offset: Offset(row as i64) },
                 series: table.name_of(row),

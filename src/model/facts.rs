@@ -141,10 +141,12 @@ impl Model {
         })
     }
 
-    /// Names of those of which there were too few values, if any: "a, b".
+    /// Names of those of which there were too few values, if any: "a, b"; of many, the first ones.
     pub fn unknown(&self) -> Option<String> {
+        const NAMED: usize = 10;
         let names: Vec<&str> = self.sensors().filter(|sensor| sensor.unknown).map(|sensor| sensor.name).collect();
-        (!names.is_empty()).then(|| names.join(", "))
+        let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+        (!names.is_empty()).then(|| names[..names.len().min(NAMED)].join(", ") + &more)
     }
 
     /// How many numbers the first network compresses to.

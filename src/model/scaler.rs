@@ -13,7 +13,7 @@ const CONSTANT: f64 = 1e-9;
 /// largest float stands for "no value" here and there.
 const TRAINING_MAX: f64 = 1e30;
 /// A feature that is missing from most training records, with fewer values than this, is unknown: they say nothing of how it varies.
-pub const KNOWN_MIN: usize = 30;
+const KNOWN_MIN: usize = 30;
 /// Scaled values are cut here: far beyond any reading, far within f32 even after squares and sums.
 pub const SCALED_MAX: f32 = 1e6;
 
@@ -60,6 +60,14 @@ impl Scaler {
     pub fn scale_training(&self, values: &[f64], own: &[f32], out: &mut [f32]) {
         self.scale(values, own, out);
         values.iter().zip(out).filter(|(x, _)| !is_trained_on(**x)).for_each(|(_, o)| *o = f32::NAN);
+    }
+
+    /// Means and scales for those who have no way to leave a feature out: one that is unknown is 0 to them, whatever its value.
+    pub fn complete(&self) -> Self {
+        const EVERYTHING: f64 = 1e150;
+        let numbers = self.mean.iter().zip(&self.scale);
+        let (mean, scale) = numbers.map(|(m, s)| if m.is_nan() { (0.0, EVERYTHING) } else { (*m, *s) }).unzip();
+        Self { mean, scale }
     }
 
     /// Whether nothing is known of feature `j`.
@@ -144,6 +152,8 @@ mod tests {
         let mut out = [0.0];
         fitted(3, 400).scale(&[1.0], &[], &mut out);
         assert!(out[0].is_nan(), "{out:?}");
+        fitted(3, 400).complete().scale(&[1e30], &[], &mut out);
+        assert_eq!((out[0], fitted(30, 40).complete()), (0.0, fitted(30, 40)));
     }
 
     #[test]

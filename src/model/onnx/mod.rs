@@ -50,6 +50,7 @@ impl Model {
         let json = |numbers: &[f64]| serde_json::to_string(numbers).unwrap_or_default();
         let names: Vec<&str> = self.schema.names().collect();
         let entry = |key: &str, value: String| Entry { key: key.to_owned(), value };
+        let scaler = self.known.scaler.complete();
         let proto = ModelProto {
             ir_version: IR_VERSION,
             producer_name: "residua".to_owned(),
@@ -58,8 +59,8 @@ impl Model {
             metadata_props: vec![
                 entry("model", self.checksum.clone()),
                 entry("features", serde_json::to_string(&names).unwrap_or_default()),
-                entry("mean", json(&self.known.scaler.mean)),
-                entry("scale", json(&self.known.scaler.scale)),
+                entry("mean", json(&scaler.mean)),
+                entry("scale", json(&scaler.scale)),
                 entry("series", self.own_scales()),
                 entry("clip", member.view.clip.to_string()),
                 entry("average_weight", CONTEXT_RATE.to_string()),
@@ -82,8 +83,9 @@ impl Model {
         let mut graph = Graph::default();
         let records = [None, Some(member.view.window), Some(features)];
         graph.input("records", DOUBLE, &records);
-        let mean = graph.doubles("mean", &self.known.scaler.mean);
-        let scale = graph.doubles("scale", &self.known.scaler.scale);
+        let scaler = self.known.scaler.complete();
+        let mean = graph.doubles("mean", &scaler.mean);
+        let scale = graph.doubles("scale", &scaler.scale);
         let mut x = graph.node("Sub", &["records", &mean], "centred", &[]);
         x = graph.node("Div", &[&x, &scale], "standardised", &[]);
         if self.known.fleet.is_some() {
