@@ -63,14 +63,18 @@ fn read_as(args: &CsvArgs, label: Option<&str>, timed: bool) -> Result<CsvRecord
 }
 
 /// Reads the features of a model, whatever their order, and no other column. Those that the file lacks are missing in every row; their names come
-/// second. `label`: as for `read`.
+/// second. `label`: as for `read`. `timed`: with the times of the rows.
 ///
 /// # Errors
 /// As `read`, or if it has none of them.
-pub fn read_features(args: &CsvArgs, label: Option<&str>, schema: &Schema) -> Result<(CsvRecords, Vec<String>)> {
+pub fn read_features(
+    args: &CsvArgs,
+    (label, timed): (Option<&str>, bool),
+    schema: &Schema,
+) -> Result<(CsvRecords, Vec<String>)> {
     let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
     let found =
-        parse(file, args, (label, false), Some(schema)).with_context(|| format!("read {}", args.file.display()))?;
+        parse(file, args, (label, timed), Some(schema)).with_context(|| format!("read {}", args.file.display()))?;
     let CsvRecords { table: found, labels, times } = found;
     let places: Vec<Option<usize>> =
         schema.names().map(|name| found.schema.names().position(|other| other == name)).collect();

@@ -38,7 +38,7 @@ pub struct Args {
 /// Unreadable file or model, a file with none of the model's features, output not writable; a truth of other rows.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let model = Arc::new(load(&args.subject.model)?);
-    let (CsvRecords { table: records, .. }, absent) = read_features(&args.subject.csv, None, model.schema())?;
+    let (CsvRecords { table: records, .. }, absent) = read_features(&args.subject.csv, (None, false), model.schema())?;
     let mut detector = scoring::detector(&model, AlarmBudget::default(), ADOPT_AFTER);
     let mut clean: Vec<Option<Vec<f64>>> = vec![None; records.rows()];
     let mut seen = Seen::default();
@@ -66,7 +66,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     )?;
     if let Some(truth) = &args.truth {
         let known = CsvArgs { file: truth.clone(), ..args.subject.csv.clone() };
-        let (CsvRecords { table: truth, .. }, _) = read_features(&known, None, model.schema())?;
+        let (CsvRecords { table: truth, .. }, _) = read_features(&known, (None, false), model.schema())?;
         ensure!(
             truth.rows() == records.rows(),
             "--truth {}: {} rows, expected the {} of {}",

@@ -18,7 +18,7 @@ use crate::service::load;
 pub struct Args {
     #[command(flatten)]
     subject: Subject,
-    /// Write to this file, as Parquet if its name ends in .parquet, else as CSV, for every row: row, series, verdict, score, incident, and of a scored one for each sensor what was rebuilt less what
+    /// Write to this file, as Parquet if its name ends in .parquet, else as CSV, for every row: row, time (if the file has one), series, verdict, score, incident, and of a scored one for each sensor what was rebuilt less what
     /// was observed, in its own unit, and the latent values
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -41,16 +41,18 @@ struct Counts {
 /// Unreadable file or model, a file with none of the model's features, output not writable.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let model = Arc::new(load(&args.subject.model)?);
-    let (CsvRecords { table: records, .. }, absent) = read_features(&args.subject.csv, None, model.schema())?;
+    let (CsvRecords { table: records, times, .. }, absent) =
+        read_features(&args.subject.csv, (None, true), model.schema())?;
     let mut detector = scoring::detector(&model, args.alarms.alarms, args.adopt_after);
     let written = || format!("write {}", args.out.display());
-    let mut sheet = Sheet::create(&args.out, detector.names(), model.code_width()).with_context(written)?;
+    let mut sheet =
+        Sheet::create(&args.out, !times.is_empty(), detector.names(), model.code_width()).with_context(written)?;
     // Rows without any value are not shown to the detector, and are written all the same.
     let mut next = 0;
     let mut counts = Counts::default();
     let blank = |row: usize, verdict: &'static str| {
-        let series = records.name_of(row);
-        Row { row, series, verdict, ..Row::default() }
+        let (time, series) = (times.get(row).map(AsRef::as_ref), records.name_of(row));
+        Row { row, time, series, verdict, ..Row::default() }
     };
     let incidents = scoring::score(&records, 0, &mut detector, &mut |detector, index, row, verdict| {
         for empty in next..row {
@@ -173,13 +175,16 @@ mod tests {
             .chunks_exact(4)
             .enumerate()
             .map(|(i, r)| match i {
-                7 => ",,,".to_owned(),
-                9 => format!("{},,{},{}", r[0], r[2], r[3] + 900.0),
-                _ => r.iter().map(f64::to_string).collect::<Vec<_>>().join(","),
+                7 => ",,,,12:07".to_owned(),
+                9 => format!("{},,{},{},", r[0], r[2], r[3] + 900.0),
+                _ => format!("{},{},{},{},12:{i:02}", r[0], r[1], r[2], r[3]),
             })
             .collect();
-        let text = format!("a,b,c,d\n{}\n", rows.join("\n"));
+        let text = format!("a,b,c,d,Timestamp\n{}\n", rows.join("\n"));
         let (said, cells) = scored(folder.path(), &text).unwrap();
+        assert_eq!(cells[0][..4], ["row", "time", "series", "verdict"]);
+        let time = |row: usize| cells[row + 1][1].as_str();
+        assert_eq!([time(7), time(9), time(10)], ["12:07", "", "12:10"]);
         assert_eq!(score(folder.path(), &text, "scores.parquet").unwrap(), said);
         let file = File::open(folder.path().join("scores.parquet")).unwrap();
         let reader = SerializedFileReader::new(file).unwrap();

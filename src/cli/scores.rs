@@ -20,6 +20,8 @@ const NUMBERS_MAX: usize = 4_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct Row<'a> {
     pub row: usize,
+    /// As the file that was scored has it.
+    pub time: Option<&'a str>,
     pub series: &'a str,
     pub verdict: &'static str,
     pub score: Option<f64>,
@@ -33,35 +35,38 @@ pub struct Row<'a> {
 
 /// The file.
 pub enum Sheet {
-    Csv { writer: Box<::csv::Writer<BufWriter<File>>>, residuals: usize, latent: usize },
+    Csv { writer: Box<::csv::Writer<BufWriter<File>>>, timed: bool, residuals: usize, latent: usize },
     Parquet(Box<Columns>),
 }
 
 impl Sheet {
-    /// Creates it. `sensors`: their names; `latent`: numbers of a code.
-    pub fn create(path: &Path, sensors: &[String], latent: usize) -> Result<Self> {
+    /// Creates it. `timed`: with a column of times; `sensors`: their names; `latent`: numbers of a code.
+    pub fn create(path: &Path, timed: bool, sensors: &[String], latent: usize) -> Result<Self> {
         let file = BufWriter::new(File::create(path)?);
         let names = sensors.iter().map(|name| format!("residual.{name}"));
         let codes = (0..latent).map(|unit| format!("latent.{unit}"));
         if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet")) {
-            return Ok(Self::Parquet(Box::new(Columns::create(file, names.collect(), codes.collect())?)));
+            return Ok(Self::Parquet(Box::new(Columns::create(file, timed, names.collect(), codes.collect())?)));
         }
         let mut writer = ::csv::Writer::from_writer(file);
-        let head = ["row", "series", "verdict", "score", "incident"].map(str::to_owned);
-        writer.write_record(head.into_iter().chain(names).chain(codes))?;
-        Ok(Self::Csv { writer: Box::new(writer), residuals: sensors.len(), latent })
+        let time = timed.then_some("time");
+        let head = ["row"].into_iter().chain(time).chain(["series", "verdict", "score", "incident"]);
+        writer.write_record(head.map(str::to_owned).chain(names).chain(codes))?;
+        Ok(Self::Csv { writer: Box::new(writer), timed, residuals: sensors.len(), latent })
     }
 
     pub fn write(&mut self, row: Row) -> Result<()> {
         match self {
             Self::Parquet(columns) => columns.take(row),
-            Self::Csv { writer, residuals, latent } => {
+            Self::Csv { writer, timed, residuals, latent } => {
                 let text = |number: Option<f64>| number.map(|v| v.to_string()).unwrap_or_default();
-                let head = [row.row.to_string(), row.series.to_owned(), row.verdict.to_owned()];
+                let time = timed.then(|| row.time.unwrap_or_default().to_owned());
+                let head = [row.row.to_string()].into_iter().chain(time);
+                let head = head.chain([row.series.to_owned(), row.verdict.to_owned()]);
                 let incident = row.incident.map(|start| start.to_string()).unwrap_or_default();
                 let of = |at: usize| text(row.residuals.get(at).copied().filter(|v| !v.is_nan()));
                 let code = |at: usize| row.latent.get(at).map(f32::to_string).unwrap_or_default();
-                let cells = head.into_iter().chain([text(row.score), incident]);
+                let cells = head.chain([text(row.score), incident]);
                 Ok(writer.write_record(cells.chain((0..*residuals).map(of)).chain((0..*latent).map(code)))?)
             }
         }
@@ -81,6 +86,8 @@ pub struct Columns {
     writer: SerializedFileWriter<BufWriter<File>>,
     rows_max: usize,
     row: Vec<i64>,
+    /// None where the file has no times.
+    time: Option<Vec<ByteArray>>,
     series: Vec<ByteArray>,
     verdict: Vec<ByteArray>,
     score: Optional<f64>,
@@ -114,19 +121,18 @@ impl<T> Optional<T> {
 }
 
 impl Columns {
-    fn create(file: BufWriter<File>, residuals: Vec<String>, latent: Vec<String>) -> Result<Self> {
+    fn create(file: BufWriter<File>, timed: bool, residuals: Vec<String>, latent: Vec<String>) -> Result<Self> {
         let column = |name: &str, physical: Physical, repetition: Repetition| {
             let text = (physical == Physical::BYTE_ARRAY).then_some(LogicalType::String);
             let built = Type::primitive_type_builder(name, physical).with_repetition(repetition);
             built.with_logical_type(text).build().map(Arc::new)
         };
-        let mut fields = vec![
-            column("row", Physical::INT64, Repetition::REQUIRED)?,
-            column("series", Physical::BYTE_ARRAY, Repetition::REQUIRED)?,
-            column("verdict", Physical::BYTE_ARRAY, Repetition::REQUIRED)?,
-            column("score", Physical::DOUBLE, Repetition::OPTIONAL)?,
-            column("incident", Physical::INT64, Repetition::OPTIONAL)?,
-        ];
+        let mut fields = vec![column("row", Physical::INT64, Repetition::REQUIRED)?];
+        for name in timed.then_some("time").into_iter().chain(["series", "verdict"]) {
+            fields.push(column(name, Physical::BYTE_ARRAY, Repetition::REQUIRED)?);
+        }
+        fields.push(column("score", Physical::DOUBLE, Repetition::OPTIONAL)?);
+        fields.push(column("incident", Physical::INT64, Repetition::OPTIONAL)?);
         for (names, physical) in [(&residuals, Physical::DOUBLE), (&latent, Physical::FLOAT)] {
             for name in names {
                 fields.push(column(name, physical, Repetition::OPTIONAL)?);
@@ -139,6 +145,7 @@ impl Columns {
             writer: SerializedFileWriter::new(file, schema, Arc::new(properties))?,
             rows_max,
             row: Vec::new(),
+            time: timed.then(Vec::new),
             series: Vec::new(),
             verdict: Vec::new(),
             score: Optional::default(),
@@ -150,6 +157,9 @@ impl Columns {
 
     fn take(&mut self, row: Row) -> Result<()> {
         self.row.push(row.row as i64);
+        if let Some(times) = &mut self.time {
+            times.push(row.time.unwrap_or_default().into());
+        }
         self.series.push(row.series.into());
         self.verdict.push(row.verdict.into());
         self.score.take(row.score);
@@ -172,7 +182,7 @@ impl Columns {
             ColumnWriter::Int64ColumnWriter(column) => column.write_batch(&self.row, None, None),
             _ => Ok(0),
         })?;
-        for texts in [&self.series, &self.verdict] {
+        for texts in self.time.iter().chain([&self.series, &self.verdict]) {
             next(&mut group, &|column| match column {
                 ColumnWriter::ByteArrayColumnWriter(column) => column.write_batch(texts, None, None),
                 _ => Ok(0),
@@ -196,6 +206,7 @@ impl Columns {
         }
         group.close()?;
         self.row.clear();
+        self.time.iter_mut().for_each(Vec::clear);
         self.series.clear();
         self.verdict.clear();
         self.score.clear();

@@ -270,7 +270,7 @@ fn decide(member: &Member, held: &Held, beside: &Learned, (seen, split): (&Input
         let [nearest, grouped] = beside.neighbours.levels(*near);
         [member.distance.level(*distance), nearest, grouped].into_iter().fold(0.0, f64::max)
     });
-    let ([nearest, grouped], residual) = (beside.units, Term::unit(held.distances.clone()));
+    let ([nearest, grouped], residual) = (beside.units(), Term::unit(held.distances.clone()));
     Deciding::Tail { tail: Tail::fit(levels.collect()), units: [residual, nearest, grouped] }
 }
 

@@ -42,8 +42,6 @@ pub struct Neighbours {
 pub struct Learned {
     pub neighbours: Neighbours,
     pub distances: Vec<NearDistances>,
-    /// What levels of the two distances count for in a rank without an order, at least 1.
-    pub units: [f64; 2],
 }
 
 /// One record beside the references.
@@ -99,6 +97,18 @@ pub fn groups(references: usize) -> usize {
     references / GROUP
 }
 
+/// The ones and the others.
+fn each(distances: &[NearDistances]) -> [Vec<f64>; 2] {
+    [0, 1].map(|which| distances.iter().map(|of| of[which]).collect())
+}
+
+impl Learned {
+    /// What levels of the two distances count for in a rank without an order, at least 1.
+    pub fn units(&self) -> [f64; 2] {
+        each(&self.distances).map(Term::unit)
+    }
+}
+
 impl Neighbours {
     /// Of some of the records that windows end with, as `network` fills them in; and the distances of all of them. None is compared with itself, so
     /// that it does not matter which of them the network was trained on. `rows`: those records. `told` is asked now and then.
@@ -136,10 +146,8 @@ impl Neighbours {
                 });
             });
         }
-        let of = |which: usize| distances.iter().map(|of| of[which]).collect::<Vec<f64>>();
-        let [nearest, grouped] = [0, 1].map(|which| Term::fit(of(which)));
-        let units = [0, 1].map(|which| Term::unit(of(which)));
-        Ok(Learned { neighbours: Self { references, nearest, grouped }, distances, units })
+        let [nearest, grouped] = each(&distances).map(Term::fit);
+        Ok(Learned { neighbours: Self { references, nearest, grouped }, distances })
     }
 
     /// Levels of the distances.

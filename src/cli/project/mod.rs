@@ -142,7 +142,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
 }
 
 fn map(args: &Args, model: &Arc<Model>) -> Result<Map> {
-    let (records, _) = read_features(&args.subject.csv, args.label.as_deref(), model.schema())?;
+    let (records, _) = read_features(&args.subject.csv, (args.label.as_deref(), false), model.schema())?;
     let (table, labels) = (records.table, records.labels);
     let mut detector = scoring::detector(model, AlarmBudget::default(), ADOPT_AFTER);
     let width = model.layer_sizes().first().map_or(0, |sizes| sizes[0]);
