@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::clean::{NUMBERS, Noise};
+use super::extremes::SHAPE_MIN;
 use super::fleet::{Fleet, Prior};
 use super::law::Law;
 use super::member::{Measured, Member, Term};
@@ -28,7 +29,7 @@ use super::{ARTIFACT_BYTES_MAX, Deciding, Known, Model, Profile, RowCounts, Trai
 use crate::record::Schema;
 
 /// Raised when the meaning of the bytes changes; readers refuse other versions.
-const FORMAT: u32 = 14;
+const FORMAT: u32 = 15;
 /// The one metadata key.
 const KEY: &str = "residua";
 /// In place of the checksum while it is computed.
@@ -170,7 +171,7 @@ impl Model {
         }
         match &self.deciding {
             Deciding::Laws(laws) => {
-                let numbers = laws.map(|law| [law.level, law.peak, law.spread, law.floor, law.start]);
+                let numbers = laws.map(|law| [law.level, law.peak, law.spread, law.floor, law.start, law.shape]);
                 tensors.push(wide("decision.laws", numbers.as_flattened()));
             }
             Deciding::Tail { tail, units } => {
@@ -464,18 +465,16 @@ impl Reader<'_> {
 
     /// Of one of the channels.
     fn law(&self, which: usize) -> Result<Law, ArtifactError> {
-        let numbers = self.wide("decision.laws", 15)?;
-        let [level, peak, spread, floor, start] = numbers.as_chunks::<5>().0[which];
-        for (what, v, min) in [
-            ("level", level, 0.0),
-            ("peak", peak, 0.0),
-            ("spread", spread, 1e-12),
-            ("floor", floor, 1e-12),
-            ("start", start, 0.0),
-        ] {
-            sound(&format!("decision.laws {what}"), v, min, 1e30)?;
+        let numbers = self.wide("decision.laws", 18)?;
+        let [level, peak, spread, floor, start, shape] = numbers.as_chunks::<6>().0[which];
+        for (what, v) in [("level", level), ("peak", peak), ("start", start)] {
+            sound(&format!("decision.laws {what}"), v, 0.0, 1e30)?;
         }
-        Ok(Law { level, peak, spread, floor, start })
+        for (what, v) in [("spread", spread), ("floor", floor)] {
+            sound(&format!("decision.laws {what}"), v, 1e-12, 1e30)?;
+        }
+        sound("decision.laws shape", shape, SHAPE_MIN, 0.0)?;
+        Ok(Law { level, peak, spread, floor, start, shape })
     }
 
     fn tail(&self) -> Result<Tail, ArtifactError> {

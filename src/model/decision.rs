@@ -2,12 +2,13 @@
 //! is a return level of the peaks of past blocks of records.
 //!
 //! Peaks of blocks follow a Gumbel law (Fisher & Tippett 1928; Gumbel 1958), whatever the statistic's own distribution if
-//! its tail is not heavy; two numbers, followed block by block, give the level that is exceeded as often as the alarm budget
-//! allows. An incident is held until the statistic has come down to a part of the threshold, and the bar creeps up meanwhile:
+//! its tail is not heavy, or one with an end (see `extremes`); two numbers, followed block by block, give the level that is exceeded as often as the
+//! alarm budget allows. An incident is held until the statistic has come down to a part of the threshold, and the bar creeps up meanwhile:
 //! a shift that stays becomes the new level after a stated time.
 
 use super::AlarmBudget;
-use super::law::{self, Law, Laws, reach};
+use super::extremes::Reach;
+use super::law::{self, Law, Laws};
 use super::recent::Recent;
 
 /// What a user who says nothing gets, and what the training records are judged by: the part of the threshold at which an incident is
@@ -46,6 +47,8 @@ const NUMBER_MAX: f64 = 1e12;
 #[derive(Clone, Debug)]
 pub struct Decision {
     laws: Laws,
+    /// Of the peaks of each.
+    reaches: [Reach; CHANNELS],
     /// Expected exceedances in a block that the budget allows.
     allowed: f64,
     /// Part of the threshold at which an incident is over.
@@ -134,7 +137,9 @@ impl Statistic {
 impl Decision {
     /// `hold`: part of the threshold at which an incident is over, 0 to 1.
     pub fn new(laws: Laws, budget: &AlarmBudget, hold: f64) -> Self {
-        Self { laws, allowed: (SHARE * budget.rate() * BLOCK as f64).min(ALLOWED_MAX), hold, second_rule: true }
+        let reaches = laws.map(|law| Reach::of(law.shape));
+        let allowed = (SHARE * budget.rate() * BLOCK as f64).min(ALLOWED_MAX);
+        Self { laws, reaches, allowed, hold, second_rule: true }
     }
 
     /// How unsure it is how often the threshold is exceeded, by a law that was learned from so many records: standard error of the logarithm.
@@ -198,11 +203,11 @@ impl Decision {
     /// Above the levels.
     fn thresholds(&self, watch: &Watch) -> [f64; CHANNELS] {
         let second = if self.second_rule { SHARE * watch.recent.admitted() } else { 0.0 };
-        let k = reach(self.allowed.max(second));
+        let allowed = self.allowed.max(second);
         std::array::from_fn(|i| {
             let Channel { peak, spread, .. } = watch.channels[i];
             let unsettled = (1.0 - watch.records / BLOCK as f64).max(0.0) * self.laws[i].start;
-            (peak + k * spread).max(self.laws[i].floor) + unsettled
+            (peak + self.reaches[i].at(allowed) * spread).max(self.laws[i].floor) + unsettled
         })
     }
 
@@ -221,7 +226,10 @@ impl Decision {
     /// An incident counts as one more block.
     fn end_block(&self, watch: &mut Watch) {
         let Watch { channels, recent, .. } = &mut *watch;
-        recent.see(MEMORY, |_, rarity| channels.iter().any(|c| c.highest >= c.peak + reach(SHARE * rarity) * c.spread));
+        recent.see(MEMORY, |_, rarity| {
+            let reached = |(c, reach): (&Channel, &Reach)| c.highest >= c.peak + reach.at(SHARE * rarity) * c.spread;
+            channels.iter().zip(&self.reaches).any(reached)
+        });
         watch.blocks = (watch.blocks + 1.0).min(MEMORY);
         for (channel, law) in watch.channels.iter_mut().zip(&self.laws) {
             let limit = CLIP * channel.spread;
@@ -237,7 +245,7 @@ impl Decision {
 /// Of a series whose records have no order: only `recent` counts.
 impl Default for Watch {
     fn default() -> Self {
-        Self::start(&[Law { level: 0.0, peak: 0.0, spread: 1.0, floor: 1.0, start: 0.0 }; CHANNELS])
+        Self::start(&[Law { level: 0.0, peak: 0.0, spread: 1.0, floor: 1.0, start: 0.0, shape: 0.0 }; CHANNELS])
     }
 }
 

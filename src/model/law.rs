@@ -1,6 +1,7 @@
 //! What the statistic that decides was like in training: its level, and the law of the peaks of blocks of records above that.
 
 use super::decision::{BLOCK, CHANNELS, FOLLOW, Statistic, WEIGHTS};
+use super::extremes::{self, GUMBEL_DEVIATION, GUMBEL_MEAN};
 
 /// Records that the first level of a stretch counts for.
 const LEARNING_RECORDS: f64 = 30.0;
@@ -9,10 +10,7 @@ const LEARNING_BLOCK_MIN: usize = 5;
 const LEARNING_BLOCKS: usize = 10;
 /// The spread of the peaks is at least this part of the spread of the statistic.
 const SPREAD_FLOOR: f64 = 0.1;
-/// Of the standard Gumbel law: Euler's constant is its mean, and its mean absolute deviation.
-const GUMBEL_MEAN: f64 = 0.577_215_664_9;
-const GUMBEL_DEVIATION: f64 = 0.982_8;
-/// And its median, and the median absolute deviation from that.
+/// Median of the standard Gumbel law, and the median absolute deviation from that.
 const GUMBEL_MEDIAN: f64 = 0.366_512_920_6;
 const GUMBEL_MEDIAN_DEVIATION: f64 = 0.767_049_251_3;
 
@@ -29,6 +27,8 @@ pub struct Law {
     /// How far the median of a block was above that level at most: a series may differ from the others by as much, which its first records
     /// cannot tell.
     pub start: f64,
+    /// Of the peaks' law (see `extremes`).
+    pub shape: f64,
 }
 
 /// Of each way of smoothing.
@@ -83,10 +83,12 @@ fn law(stretches: &[Vec<Statistic>], channel: usize, how: Peaks) -> Law {
             (middle + (GUMBEL_MEAN - GUMBEL_MEDIAN) * scale, GUMBEL_DEVIATION * scale)
         }
     };
+    // Where there may be faults among them, and where blocks are too short to tell, it is Gumbel's law.
+    let shape = if how == Peaks::Mean && length == BLOCK { extremes::shape(&peaks) } else { 0.0 };
     let spread = spread.max(floor);
     let longer = (BLOCK as f64 / length as f64).ln() * spread / GUMBEL_DEVIATION;
     let start = starts.into_iter().fold(level, f64::max) - level;
-    Law { level, peak: peak.max(0.0) + longer, spread, floor, start }
+    Law { level, peak: peak.max(0.0) + longer, spread, floor, start, shape }
 }
 
 /// Records of the blocks that a law is learned from `records` by.
@@ -102,11 +104,6 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let n = values.len().max(1) as f64;
     values.sum::<f64>() / n
-}
-
-/// How many mean absolute deviations above their mean the peaks of a Gumbel law exceed `expected` times per block.
-pub fn reach(expected: f64) -> f64 {
-    (-expected.max(f64::MIN_POSITIVE).ln() - GUMBEL_MEAN) / GUMBEL_DEVIATION
 }
 
 /// How unsure it is how often the threshold is exceeded that a law says is exceeded `allowed` times per block, as few records say little of
@@ -146,6 +143,7 @@ pub mod testing {
 #[cfg(test)]
 mod tests {
     use super::super::decision::ALONE;
+    use super::super::extremes::Reach;
     use super::super::testing::noise;
     use super::testing::{calm, stretches};
     use super::*;
@@ -169,7 +167,7 @@ mod tests {
             let thresholds: Vec<f64> = (0..40)
                 .map(|seed| {
                     let law = learn(&stretches(&calm(100 + seed, records), 50), Peaks::Mean)[ALONE];
-                    law.peak + reach(allowed) * law.spread
+                    law.peak + Reach::GUMBEL.at(allowed) * law.spread
                 })
                 .collect();
             let many = learn(&stretches(&calm(99, 100_000), 50), Peaks::Mean)[ALONE];

@@ -17,6 +17,7 @@ mod bottleneck;
 mod clean;
 mod copied;
 mod decision;
+mod extremes;
 mod facts;
 mod fit;
 mod fleet;

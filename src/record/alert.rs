@@ -192,10 +192,10 @@ mod tests {
             position: Position { partition: PartitionId(0), offset: Offset(5723) },
             time: EventTime(1_773_267_900_000),
             series: "pump-5",
-            score: 2.1299649399425293,
-            record_score: 1.6704601587507295,
+            score: 2.188578318440036,
+            record_score: 1.670757755084726,
             incident: Some(Offset(5723)),
-            model: "caa264014c314ba4",
+            model: "75538ab05189123d",
             sensors: &sensors,
             other_share: 0.0,
         };

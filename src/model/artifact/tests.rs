@@ -74,7 +74,7 @@ fn a_model_reads_back_as_it_was() {
 #[test]
 fn forged_contents_are_refused_with_a_reason() {
     let cases: &[(Change, &str)] = &[
-        (|h, _| h["format"] = 6.into(), "format 6: expected 14"),
+        (|h, _| h["format"] = 6.into(), "format 6: expected 15"),
         (|h, _| h["format"] = "x".into(), "metadata: invalid type"),
         (|h, _| h["surprise"] = 1.into(), "unknown field `surprise`"),
         (|h, _| h["schema"] = serde_json::json!([]), "metadata: "),
@@ -160,9 +160,10 @@ fn forged_contents_of_ordered_models_are_refused_with_a_reason() {
         (|h, _| h["members"][2]["weight"] = 0.5.into(), "member.2.residual.whitening"),
         (|h, _| [0, 1].iter().for_each(|at| h["members"][*at]["weight"] = 0.0.into()), "weights of the networks"),
         (|_, t| tensor(t, "member.0.slow.whitening").shape = vec![100], "expected F32 [10, 10]"),
-        (|_, t| *tensor(t, "decision.laws") = Tensor::wide(&[1.0; 7]), "expected F64 [15]"),
+        (|_, t| *tensor(t, "decision.laws") = Tensor::wide(&[1.0; 7]), "expected F64 [18]"),
         (|_, t| tensor(t, "decision.laws").bytes[16..24].fill(0), "decision.laws spread = 0"),
-        (|_, t| tensor(t, "decision.laws").bytes[40..48].copy_from_slice(&(-1f64).to_le_bytes()), "level = -1"),
+        (|_, t| tensor(t, "decision.laws").bytes[40..48].copy_from_slice(&(-1f64).to_le_bytes()), "shape = -1"),
+        (|_, t| tensor(t, "decision.laws").bytes[48..56].copy_from_slice(&(-1f64).to_le_bytes()), "level = -1"),
     ];
     let model = ordered();
     for (change, expect) in cases {
