@@ -366,6 +366,21 @@ mod tests {
         }
     }
 
+    /// What never lies beyond an end: by Gumbel's law the budget would hardly be used, and smaller faults be missed.
+    #[test]
+    fn the_budget_is_used_where_peaks_have_an_end() {
+        let bounded = |seed: u64, n: usize| calm(seed, n).iter().map(|v| (2.0 * v).tanh()).collect::<Vec<f64>>();
+        let ended = learn(&stretches(&bounded(1, 40_000), 1_000), Peaks::Mean);
+        assert!(ended[ALONE].shape < -0.1, "{ended:?}");
+        let gumbels = ended.map(|law| Law { shape: 0.0, ..law });
+        let budget: AlarmBudget = "5 per 10000 records".parse().unwrap();
+        let [few, more] = [gumbels, ended].map(|laws| {
+            let decision = Decision::new(laws, &budget, 0.5);
+            (0..4).map(|seed| incidents(&decision, &bounded(10 + seed, 50_000)).len()).sum::<usize>()
+        });
+        assert!(10 * few < more && more <= 100, "of 100 that are allowed {few} by Gumbel's law, {more}");
+    }
+
     #[test]
     fn a_smaller_budget_never_means_more_incidents() {
         let statistics = calm(3, 50_000);
