@@ -5,10 +5,11 @@ use std::f64::consts::LN_2;
 /// Of the standard Gumbel law: Euler's constant is its mean, and its mean absolute deviation.
 pub const GUMBEL_MEAN: f64 = 0.577_215_664_9;
 pub const GUMBEL_DEVIATION: f64 = 0.983_068_564_9;
-/// Variance of an estimated shape, times the number of values, of a Gumbel law (Hosking, Wallis & Wood 1985, table 2); that of a law with an end is less.
+/// Variance of an estimated shape, times the number of values, of a Gumbel law (Hosking, Wallis & Wood 1985); that of a law with an
+/// end is less.
 const SHAPE_VARIANCE: f64 = 0.5633;
-/// A shape counts by as much as it lies below 0 by more than so many standard errors: an end that is not there would make alarms false, and that of a machine that
-/// drifts is not there for long.
+/// A shape counts by as much as it lies below 0 by more than so many standard errors: an end that is not there would make alarms
+/// false, and that of a machine that drifts does not stay where it is.
 const SURE: f64 = 3.0;
 /// The estimate is good down to here.
 pub const SHAPE_MIN: f64 = -0.5;
@@ -17,9 +18,9 @@ const STEPS: usize = 2_000;
 /// The standard exponential law is hardly ever beyond this.
 const EXPONENTIAL_MAX: f64 = 40.0;
 
-/// Shape (xi) of a generalised extreme value law (Jenkinson 1955), `SHAPE_MIN` to 0, of values that follow such, by probability-weighted moments (Hosking,
-/// Wallis & Wood 1985): 0 is Gumbel's law, and below 0 there is an end. Positive ones, heavier tails, are not believed: thresholds would rise for good by what came
-/// once, while spreads, which are followed, forget it.
+/// Shape (xi) of a generalised extreme value law (Jenkinson 1955), `SHAPE_MIN` to 0, of values that follow such, by
+/// probability-weighted moments (Hosking, Wallis & Wood 1985): 0 is Gumbel's law, and below 0 there is an end. Positive ones, heavier
+/// tails, are not believed: thresholds would rise for good by what came once, while spreads, which are followed, forget it.
 pub fn shape(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -54,8 +55,8 @@ impl Reach {
         if shape > -1e-6 {
             return Self::GUMBEL;
         }
-        // A value is reached y times a block on average, and y follows the standard exponential law: so mean and deviation are integrals over that, and
-        // over its root they are smooth.
+        // A block's highest value is reached y times a block on average, where y follows the standard exponential law: so mean and
+        // deviation are integrals over y, and smooth over its root.
         let integral = |to: f64, of: &dyn Fn(f64) -> f64| {
             let step = to.sqrt() / STEPS as f64;
             let part = |i: usize| {
