@@ -2,8 +2,8 @@
 //! is a return level of the peaks of past blocks of records.
 //!
 //! Peaks of blocks follow a Gumbel law (Fisher & Tippett 1928; Gumbel 1958), whatever the statistic's own distribution if
-//! its tail is not heavy, or one with an end (see `extremes`); two numbers, followed block by block, give the level that is exceeded as often as the
-//! alarm budget allows. An incident is held until the statistic has come down to a part of the threshold, and the bar creeps up meanwhile:
+//! its tail is not heavy, or one with an end, as training has it (see `extremes`); two numbers, followed block by block, give the level that is
+//! exceeded as often as the alarm budget allows. An incident is held until the statistic has come down to a part of the threshold, and the bar creeps up meanwhile:
 //! a shift that stays becomes the new level after a stated time.
 
 use super::AlarmBudget;
@@ -21,11 +21,9 @@ pub const BLOCK: usize = 50;
 /// per block counts as that.
 const ALLOWED_MAX: f64 = 0.5;
 /// Blocks that are remembered.
-const MEMORY: f64 = 100.0;
+pub const MEMORY: f64 = 100.0;
 /// Blocks that the law learned in training counts for.
-const PRIOR_BLOCKS: f64 = 5.0;
-/// One block's peak moves the law by at most this many spreads.
-const CLIP: f64 = 4.0;
+pub const PRIOR_BLOCKS: f64 = 5.0;
 /// Rate at which a level is followed, and the records that the level learned in training counts for.
 pub const FOLLOW: f64 = 0.003;
 const PRIOR_RECORDS: f64 = 10.0;
@@ -232,10 +230,8 @@ impl Decision {
         });
         watch.blocks = (watch.blocks + 1.0).min(MEMORY);
         for (channel, law) in watch.channels.iter_mut().zip(&self.laws) {
-            let limit = CLIP * channel.spread;
-            let step = (channel.highest - channel.peak).clamp(-limit, limit);
-            channel.peak += step / watch.blocks;
-            channel.spread = (channel.spread + (step.abs() - channel.spread) / watch.blocks).max(law.floor);
+            let of = [channel.peak, channel.spread];
+            [channel.peak, channel.spread] = law::followed(of, channel.highest, watch.blocks, law.floor);
             channel.highest = f64::MIN;
         }
         watch.in_block = 0.0;

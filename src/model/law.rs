@@ -1,6 +1,6 @@
 //! What the statistic that decides was like in training: its level, and the law of the peaks of blocks of records above that.
 
-use super::decision::{BLOCK, CHANNELS, FOLLOW, Statistic, WEIGHTS};
+use super::decision::{BLOCK, CHANNELS, FOLLOW, MEMORY, PRIOR_BLOCKS, Statistic, WEIGHTS};
 use super::extremes::{self, GUMBEL_DEVIATION, GUMBEL_MEAN};
 
 /// Records that the first level of a stretch counts for.
@@ -8,6 +8,10 @@ const LEARNING_RECORDS: f64 = 30.0;
 /// Shortest block that a law is learned from, where there are few records, and the number of blocks that is wanted.
 const LEARNING_BLOCK_MIN: usize = 5;
 const LEARNING_BLOCKS: usize = 10;
+/// One block's peak moves the law by at most this many spreads.
+const CLIP: f64 = 4.0;
+/// Blocks after which the law of the peaks has settled, when it is followed.
+const FIRST_BLOCKS: usize = 20;
 /// The spread of the peaks is at least this part of the spread of the statistic.
 const SPREAD_FLOOR: f64 = 0.1;
 /// Median of the standard Gumbel law, and the median absolute deviation from that.
@@ -83,12 +87,33 @@ fn law(stretches: &[Vec<Statistic>], channel: usize, how: Peaks) -> Law {
             (middle + (GUMBEL_MEAN - GUMBEL_MEDIAN) * scale, GUMBEL_DEVIATION * scale)
         }
     };
-    // Where there may be faults among them, and where blocks are too short to tell, it is Gumbel's law.
-    let shape = if how == Peaks::Mean && length == BLOCK { extremes::shape(&peaks) } else { 0.0 };
+    // Where there may be faults among them, where blocks are too short to tell, and of rounding, it is Gumbel's law.
+    let known = how == Peaks::Mean && length == BLOCK && spread > floor;
     let spread = spread.max(floor);
+    let shape = if known { extremes::shape(&beyond(&peaks, [peak, spread], floor)) } else { 0.0 };
     let longer = (BLOCK as f64 / length as f64).ln() * spread / GUMBEL_DEVIATION;
     let start = starts.into_iter().fold(level, f64::max) - level;
     Law { level, peak: peak.max(0.0) + longer, spread, floor, start, shape }
+}
+
+/// Mean and mean absolute deviation of peaks, followed by one more of them. `blocks`: how many peaks they are of.
+pub fn followed([peak, spread]: [f64; 2], highest: f64, blocks: f64, floor: f64) -> [f64; 2] {
+    let limit = CLIP * spread;
+    let step = (highest - peak).clamp(-limit, limit);
+    [peak + step / blocks, (spread + (step.abs() - spread) / blocks).max(floor)]
+}
+
+/// How far peaks lie from the mean that is followed, in spreads that are followed, as in service: where peaks wander or come in two sizes they lie
+/// close together as a whole, and what is followed is exceeded all the same. The first, before anything is followed, tell nothing of that.
+fn beyond(peaks: &[f64], mut law: [f64; 2], floor: f64) -> Vec<f64> {
+    let mut blocks = PRIOR_BLOCKS;
+    let each = peaks.iter().map(|highest| {
+        let beyond = (highest - law[0]) / law[1];
+        blocks = (blocks + 1.0).min(MEMORY);
+        law = followed(law, *highest, blocks, floor);
+        beyond
+    });
+    each.skip(FIRST_BLOCKS).collect()
 }
 
 /// Records of the blocks that a law is learned from `records` by.
@@ -108,7 +133,8 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 
 /// How unsure it is how often the threshold is exceeded that a law says is exceeded `allowed` times per block, as few records say little of
 /// rare peaks: standard error of the logarithm. That of a return level in scales of a Gumbel law, asymptotically (Johnson, Kotz &
-/// Balakrishnan 1995, 22.9); peaks are that much rarer beyond it. Of blocks that tell nothing of each other; where they do, it is larger.
+/// Balakrishnan 1995, 22.9); peaks are that much rarer beyond it. Of blocks that tell nothing of each other; where they do, it is larger. Where a law has
+/// an end alarms are rather too few, as long as that is doubted, but of the smallest budgets nothing is known.
 pub fn doubt(allowed: f64, records: usize) -> f64 {
     let length = learning_block(records);
     let peaks = (records / length).max(1) as f64;
@@ -144,6 +170,7 @@ pub mod testing {
 mod tests {
     use super::super::decision::ALONE;
     use super::super::extremes::Reach;
+    use super::super::extremes::testing::sample;
     use super::super::testing::noise;
     use super::testing::{calm, stretches};
     use super::*;
@@ -176,6 +203,28 @@ mod tests {
             let ratio = error / doubt(allowed, records);
             assert!((0.5..2.0).contains(&ratio), "{records} records: {error}, said {}", doubt(allowed, records));
         }
+    }
+
+    /// As a whole they are close together, but not about what is followed.
+    #[test]
+    fn peaks_of_two_sizes_look_as_if_they_had_an_end_but_less_so_beside_what_is_followed() {
+        let shapes = |apart: f64, follow: bool| {
+            let of = |seed: u64| {
+                let (chances, mut high) = (noise(50 + seed, 1_000), false);
+                let sized = |(highest, chance): (f64, &f64)| {
+                    high ^= *chance > 2.3;
+                    highest + if high { apart } else { 0.0 }
+                };
+                let peaks: Vec<f64> = sample(0.0, seed, 1_000).into_iter().zip(&chances).map(sized).collect();
+                let peak = mean(peaks.iter().copied());
+                let spread = mean(peaks.iter().map(|p| (p - peak).abs()));
+                extremes::shape(&if follow { beyond(&peaks, [peak, spread], 1e-9) } else { peaks })
+            };
+            mean([1, 2, 3, 4, 5, 6].into_iter().map(of))
+        };
+        assert_eq!(shapes(0.0, true), 0.0, "of one size");
+        let (whole, followed) = (shapes(5.0, false), shapes(5.0, true));
+        assert!(whole < -0.08 && followed > 0.6 * whole, "{followed}, {whole} where nothing is followed");
     }
 
     #[test]

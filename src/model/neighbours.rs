@@ -97,7 +97,7 @@ pub fn groups(references: usize) -> usize {
     references / GROUP
 }
 
-/// The ones and the others.
+/// Of all records, each of the two distances.
 fn each(distances: &[NearDistances]) -> [Vec<f64>; 2] {
     [0, 1].map(|which| distances.iter().map(|of| of[which]).collect())
 }

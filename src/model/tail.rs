@@ -43,7 +43,7 @@ impl Tail {
     /// power tail its logarithm has an exponential one, and where it has an exponential tail the limit is 0 as well.
     ///
     /// A negative shape is not taken: it would say that beyond some score nothing normal can ever be, and no week of data
-    /// shows that.
+    /// shows that; nor is anything followed here that would put it right, as where records have an order (see `extremes`).
     ///
     /// Peaks are not declustered: the budget counts flagged records, so their marginal distribution is what matters,
     /// and for that all exceedances estimate with less bias than cluster maxima (Fawcett & Walshaw 2007).
