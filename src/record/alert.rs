@@ -195,7 +195,7 @@ mod tests {
             score: 2.188578318440036,
             record_score: 1.670757755084726,
             incident: Some(Offset(5723)),
-            model: "75538ab05189123d",
+            model: "cb95fb042243e3a8",
             sensors: &sensors,
             other_share: 0.0,
         };
