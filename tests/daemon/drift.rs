@@ -32,11 +32,13 @@ fn sensors_that_are_other_data_than_trained_on_are_named() {
         let line = lines.filter(|l| l.contains("sensor=\"motor.current\"")).collect::<String>();
         metric(&line, "residua_drift_distance")
     };
-    // They are set a moment after what the status has.
-    let metrics = wait_for("metrics of that", LONG, || page("/metrics").filter(|metrics| distance(metrics) > 0.0));
+    // Metrics are set a moment after what the status has, and a second worker that joins late takes an open incident over in some seconds.
+    let metrics = wait_for("metrics of that", LONG, || {
+        let open = |metrics: &String| metric(metrics, "residua_open_incidents") >= 1.0;
+        page("/metrics").filter(|metrics| distance(metrics) > 0.0 && open(metrics))
+    });
     assert_eq!(metric(&metrics, "residua_drifted_sensors"), 0.0, "{metrics}");
-    let open = metric(&metrics, "residua_open_incidents");
-    assert!(open >= 1.0 && (0.001..0.25).contains(&distance(&metrics)), "{open}, {}", distance(&metrics));
+    assert!((0.001..0.25).contains(&distance(&metrics)), "{}", distance(&metrics));
 
     // All of them run with another current from here on.
     let other: Vec<Fault> =
