@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
-use super::csv::{CsvArgs, file_name, read_timed};
+use super::csv::{CsvArgs, file_name, read};
 use super::drift;
 use super::incidents;
 use super::learn::{AlarmArgs, ModelArgs, learn, told};
@@ -55,7 +55,7 @@ struct Scored {
 /// # Errors
 /// Unreadable file, too few rows to learn from, output not writable.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
-    let records = read_timed(&args.csv, args.label.as_deref())?;
+    let records = read(&args.csv, (args.label.as_deref(), true))?;
     let rows = records.table.rows();
     ensure!(
         args.train_rows < rows,

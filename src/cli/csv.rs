@@ -44,26 +44,17 @@ pub struct CsvRecords {
     pub times: Vec<Box<str>>,
 }
 
-/// Reads the whole file. `label`: a column of 0 and 1 (anomaly) that is no feature.
+/// Reads the whole file. `label`: a column of 0 and 1 (anomaly) that is no feature. `timed`: with the times of the rows.
 ///
 /// # Errors
 /// The file cannot be read, a named column does not exist, or a cell is no number; with line and column.
-pub fn read(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
-    read_as(args, label, false)
-}
-
-/// The same, with the times of the rows.
-pub fn read_timed(args: &CsvArgs, label: Option<&str>) -> Result<CsvRecords> {
-    read_as(args, label, true)
-}
-
-fn read_as(args: &CsvArgs, label: Option<&str>, timed: bool) -> Result<CsvRecords> {
+pub fn read(args: &CsvArgs, (label, timed): (Option<&str>, bool)) -> Result<CsvRecords> {
     let file = File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
     parse(file, args, (label, timed), None).with_context(|| format!("read {}", args.file.display()))
 }
 
 /// Reads the features of a model, whatever their order, and no other column. Those that the file lacks are missing in every row; their names come
-/// second. `label`: as for `read`. `timed`: with the times of the rows.
+/// second. `label`, `timed`: as for `read`.
 ///
 /// # Errors
 /// As `read`, or if it has none of them.

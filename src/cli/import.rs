@@ -45,7 +45,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let size = std::fs::metadata(&args.onnx).with_context(what)?.len();
     ensure!(size <= ONNX_BYTES_MAX as u64, "{}: {size} bytes, expected at most {ONNX_BYTES_MAX}", what());
     let network = std::fs::read(&args.onnx).with_context(what)?;
-    let mut table = read(&args.csv, None)?.table;
+    let mut table = read(&args.csv, (None, false))?.table;
     let wanted = args.rows.unwrap_or(table.rows());
     ensure!(wanted <= table.rows(), "--rows {wanted}: the file has {}", table.rows());
     table.series.truncate(wanted);

@@ -30,7 +30,7 @@ impl FileArgs {
 /// # Errors
 /// Unreadable file, too few rows, output not writable.
 pub fn run(args: &FileArgs, out: &mut impl Write) -> Result<()> {
-    let table = read(&args.csv, None)?.table;
+    let table = read(&args.csv, (None, false))?.table;
     let table = table.with_values(table.rows());
     let source = TrainingSource::File { name: file_name(&args.csv.file), rows: table.rows() };
     let model = learn(&table, &args.model, source)?;

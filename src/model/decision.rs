@@ -2,12 +2,12 @@
 //! is a return level of the peaks of past blocks of records.
 //!
 //! Peaks of blocks follow a Gumbel law (Fisher & Tippett 1928; Gumbel 1958), whatever the statistic's own distribution if
-//! its tail is not heavy, or one with an end, as training has it (see `extremes`); two numbers, followed block by block, give the level that is
-//! exceeded as often as the alarm budget allows. An incident is held until the statistic has come down to a part of the threshold, and the bar creeps up meanwhile:
-//! a shift that stays becomes the new level after a stated time.
+//! its tail is not heavy, or one with an end, as training has it (see `extremes`); two numbers, followed block by block, give the
+//! level that is exceeded as often as the alarm budget allows. An incident is held until the statistic has come down to a part of
+//! the threshold, and the bar creeps up meanwhile: a shift that stays becomes the new level after a stated time.
 
 use super::AlarmBudget;
-use super::extremes::Reach;
+use super::extremes::{Reach, rarity};
 use super::law::{self, Law, Laws};
 use super::recent::Recent;
 
@@ -201,11 +201,11 @@ impl Decision {
     /// Above the levels.
     fn thresholds(&self, watch: &Watch) -> [f64; CHANNELS] {
         let second = if self.second_rule { SHARE * watch.recent.admitted() } else { 0.0 };
-        let allowed = self.allowed.max(second);
+        let rarity = rarity(self.allowed.max(second));
         std::array::from_fn(|i| {
             let Channel { peak, spread, .. } = watch.channels[i];
             let unsettled = (1.0 - watch.records / BLOCK as f64).max(0.0) * self.laws[i].start;
-            (peak + self.reaches[i].at(allowed) * spread).max(self.laws[i].floor) + unsettled
+            (peak + self.reaches[i].at(rarity) * spread).max(self.laws[i].floor) + unsettled
         })
     }
 
@@ -224,8 +224,9 @@ impl Decision {
     /// An incident counts as one more block.
     fn end_block(&self, watch: &mut Watch) {
         let Watch { channels, recent, .. } = &mut *watch;
-        recent.see(MEMORY, |_, rarity| {
-            let reached = |(c, reach): (&Channel, &Reach)| c.highest >= c.peak + reach.at(SHARE * rarity) * c.spread;
+        recent.see(MEMORY, |_, often| {
+            let rarity = rarity(SHARE * often);
+            let reached = |(c, reach): (&Channel, &Reach)| c.highest >= c.peak + reach.at(rarity) * c.spread;
             channels.iter().zip(&self.reaches).any(reached)
         });
         watch.blocks = (watch.blocks + 1.0).min(MEMORY);

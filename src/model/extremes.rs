@@ -56,6 +56,11 @@ fn independent(values: &[f64]) -> f64 {
     n * (1.0 - alike) / (1.0 + alike)
 }
 
+/// Of what is reached `expected` times per block.
+pub fn rarity(expected: f64) -> f64 {
+    -expected.max(f64::MIN_POSITIVE).ln()
+}
+
 /// How far above the mean of their law values lie that are so and so rare, in mean absolute deviations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reach {
@@ -91,9 +96,8 @@ impl Reach {
         Self { shape, mean, deviation }
     }
 
-    /// What is reached `expected` times per block.
-    pub fn at(&self, expected: f64) -> f64 {
-        let rarity = -expected.max(f64::MIN_POSITIVE).ln();
+    /// What is so rare (see `rarity`).
+    pub fn at(&self, rarity: f64) -> f64 {
         let value = if self.shape < 0.0 { (self.shape * rarity).exp_m1() / self.shape } else { rarity };
         (value - self.mean) / self.deviation
     }
@@ -140,7 +144,7 @@ mod tests {
         for shape in [0.0, -0.1, -0.2, SHAPE_MIN] {
             let (values, reach) = (sample(shape, 2, 200_000), Reach::of(shape));
             for expected in [0.5, 0.05, 0.005] {
-                let limit = reach.mean + reach.at(expected) * reach.deviation;
+                let limit = reach.mean + reach.at(rarity(expected)) * reach.deviation;
                 let above = values.iter().filter(|v| **v > limit).count() as f64;
                 // A block's highest value lies above where at least one is.
                 let said = values.len() as f64 * -(-expected).exp_m1();

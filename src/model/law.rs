@@ -133,8 +133,8 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 
 /// How unsure it is how often the threshold is exceeded that a law says is exceeded `allowed` times per block, as few records say little of
 /// rare peaks: standard error of the logarithm. That of a return level in scales of a Gumbel law, asymptotically (Johnson, Kotz &
-/// Balakrishnan 1995, 22.9); peaks are that much rarer beyond it. Of blocks that tell nothing of each other; where they do, it is larger. Where a law has
-/// an end alarms are rather too few, as long as that is doubted, but of the smallest budgets nothing is known.
+/// Balakrishnan 1995, 22.9); peaks are that much rarer beyond it. Of blocks that tell nothing of each other; where they do, it is larger.
+/// Where a law has an end alarms are rather too few, as long as that is doubted, but of the smallest budgets nothing is known.
 pub fn doubt(allowed: f64, records: usize) -> f64 {
     let length = learning_block(records);
     let peaks = (records / length).max(1) as f64;
@@ -169,8 +169,8 @@ pub mod testing {
 #[cfg(test)]
 mod tests {
     use super::super::decision::ALONE;
-    use super::super::extremes::Reach;
     use super::super::extremes::testing::sample;
+    use super::super::extremes::{Reach, rarity};
     use super::super::testing::noise;
     use super::testing::{calm, stretches};
     use super::*;
@@ -194,7 +194,7 @@ mod tests {
             let thresholds: Vec<f64> = (0..40)
                 .map(|seed| {
                     let law = learn(&stretches(&calm(100 + seed, records), 50), Peaks::Mean)[ALONE];
-                    law.peak + Reach::GUMBEL.at(allowed) * law.spread
+                    law.peak + Reach::GUMBEL.at(rarity(allowed)) * law.spread
                 })
                 .collect();
             let many = learn(&stretches(&calm(99, 100_000), 50), Peaks::Mean)[ALONE];
